@@ -1,0 +1,49 @@
+# `make chat` to talk, `make test` to test, `make check` before a commit. Everything else is a step of these.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# RPC lets other machines lend their GPUs; add e.g. -DGGML_CUDA=ON for an NVIDIA card: make chat CMAKE_ARGS=...
+export CMAKE_ARGS ?= -DGGML_RPC=ON
+
+.PHONY: chat serve test check static format clean help
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+chat: $(VENV)/.run ## install, fetch the embedded default model, open the terminal chat
+	@$(BIN)/mm35 chat --model smollm2-135m
+
+serve: $(VENV)/.run ## the same model behind an OpenAI-compatible endpoint
+	@$(BIN)/mm35 serve --model smollm2-135m
+
+test: $(VENV)/.dev ## the whole test suite
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev ## format, lint, types, contracts, tests
+	$(MAKE) static test
+
+static: $(VENV)/.dev ## what `check` does besides the tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev ## rewrite in the house format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt pip
+
+# The run installation compiles llama.cpp once (some minutes); pip keeps the result.
+$(VENV)/.run: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+clean: ## remove the virtual environment and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,196 @@
+"""The engine's door: the messages that cross the process boundary, and the `Engine` that front ends hold.
+
+Invariant: every `Submit` is answered by exactly one terminal event, `Finished` or `Failed`, also when the
+request is rejected, cancelled, or the worker dies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol
+
+from mm35local.errors import Mm35Error
+from mm35local.types import FinishReason, Prompt, SamplingParams, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """What the worker loads, and how."""
+
+    model_path: Path
+    log_path: Path
+    n_ctx: int
+    """KV cells in all; also the longest prompt plus answer of one request."""
+    num_slots: int = 8
+    """Sequences that may run at once; they share the cells."""
+    n_batch: int = 512
+    """Most tokens one step computes; also the micro-batch, so a cancel is seen after each."""
+    num_threads: int = 0
+    """0: one per physical core the process may use."""
+    n_gpu_layers: int = 0
+    max_waiting: int = 256
+    """Requests that may queue; one more is refused with EngineOverloaded."""
+
+
+# --- commands: the server's process to the worker ---
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    request_id: int
+    prompt: Prompt
+    params: SamplingParams
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Ends a request with `Finished(CANCELLED)`; unknown ids are ignored (it may have ended meanwhile)."""
+
+    request_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenize:
+    """Text to ids, by the vocabulary in the GGUF. Strings never become control tokens; ints pass through."""
+
+    call_id: int
+    parts: tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Shutdown:
+    """Cancel everything, answer it, and exit."""
+
+
+Command = Submit | Cancel | Tokenize | Shutdown
+
+# --- events: the worker to the server's process; one list of them per step ---
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """What was loaded: facts a client may show."""
+
+    n_ctx: int
+    n_ctx_train: int
+    n_vocab: int
+    num_slots: int
+    model_bytes: int
+    load_seconds: float
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """The weights are being read: `progress` in 0..1."""
+
+    progress: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    info: EngineInfo
+
+
+@dataclass(frozen=True, slots=True)
+class LoadError:
+    """The model cannot be loaded; the worker exits after this."""
+
+    error: Mm35Error
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenized:
+    call_id: int
+    token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The request left the queue; `num_cached_tokens` of its prompt need no computing."""
+
+    request_id: int
+    num_prompt_tokens: int
+    num_cached_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Prefill: `num_computed` of `num_prompt_tokens` are in the KV cache."""
+
+    request_id: int
+    num_computed: int
+    num_prompt_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """New tokens of the answer, in order. The end-of-generation token is not among them."""
+
+    request_id: int
+    token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    request_id: int
+    reason: FinishReason
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    request_id: int
+    error: Mm35Error
+
+
+RequestEvent = Started | Progress | Tokens | Finished | Failed
+WorkerEvent = RequestEvent | Loading | Ready | LoadError | Tokenized
+
+
+class EngineState(StrEnum):
+    LOADING = "loading"
+    READY = "ok"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStatus:
+    """A snapshot: `info` is set once READY, `error` once FAILED, `progress` counts while LOADING."""
+
+    state: EngineState
+    progress: float = 0.0
+    info: EngineInfo | None = None
+    error: Mm35Error | None = None
+    num_running: int = 0
+    num_restarts: int = 0
+
+
+class Engine(Protocol):
+    """What front ends hold. `engine.client.EngineClient` is the real one; tests have a scripted one."""
+
+    @property
+    def status(self) -> EngineStatus: ...
+
+    async def start(self) -> None:
+        """Start loading and return at once; `status` tells how it goes."""
+        ...
+
+    async def aclose(self) -> None:
+        """End every request and the worker; safe to call twice."""
+        ...
+
+    def generate(self, prompt: Prompt, params: SamplingParams) -> AsyncIterator[RequestEvent]:
+        """The events of one request, the last one terminal.
+
+        Closing the iterator early cancels the request. While the model loads, the only event is
+        `Failed(EngineLoading)`; too long a prompt gives `Failed(ContextLengthExceeded)`.
+        """
+        ...
+
+    async def tokenize(self, parts: Sequence[str | int]) -> list[int]:
+        """See `Tokenize`. Raises EngineLoading or WorkerDied."""
+        ...

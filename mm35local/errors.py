@@ -1,0 +1,178 @@
+"""Every error a user can meet, each carrying its facts.
+
+Mm35Error                      message (what was expected, what was found) and hint (what to do)
+├── UsageError                 the command line or the settings ask for something impossible
+├── ModelError
+│   ├── UnknownModel           no such entry in the catalog and no such file
+│   ├── ModelFileError         a GGUF that is missing, cut short or no GGUF: path, offset
+│   ├── DownloadError          a model could not be fetched
+│   └── DoesNotFit             needed_bytes, free_bytes
+├── CheckpointError            a source checkpoint that cannot be converted: file, tensor
+├── ConversionError            an output that cannot be written
+├── RequestError               one request is wrong: field
+│   └── ContextLengthExceeded  num_prompt_tokens, num_max_tokens, n_ctx
+├── EngineError
+│   ├── EngineLoading          not ready yet: progress in 0..1
+│   ├── EngineOverloaded       the queue is full: limit
+│   ├── LoadFailed             llama.cpp refused the model: detail
+│   ├── DecodeFailed           llama.cpp refused a batch: code
+│   └── WorkerDied             the engine's process ended: exit_code
+└── ServerError
+    ├── PortInUse              host, port
+    └── ServerUnreachable      url
+
+Errors cross the process boundary by pickle, which calls the class with its positional arguments again:
+construct them positionally and keep `__init__` free of side effects.
+"""
+
+from __future__ import annotations
+
+GIB = 1 << 30
+
+
+class Mm35Error(Exception):
+    """Base of all: `message` says what is wrong, `hint` what to do about it."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class UsageError(Mm35Error):
+    exit_code = 2
+
+
+class ModelError(Mm35Error):
+    pass
+
+
+class UnknownModel(ModelError):
+    def __init__(self, name: str, known: tuple[str, ...]) -> None:
+        super().__init__(
+            f"no model or file named {name!r}",
+            f"known models: {', '.join(known)}; or give the path of a .gguf file",
+        )
+        self.name = name
+        self.known = known
+
+
+class ModelFileError(ModelError):
+    def __init__(self, path: str, problem: str, hint: str = "", offset: int | None = None) -> None:
+        where = path if offset is None else f"{path} at byte {offset}"
+        super().__init__(f"{where}: {problem}", hint or "download or convert the file again")
+        self.path = path
+        self.problem = problem
+        self.offset = offset
+
+
+class DownloadError(ModelError):
+    pass
+
+
+class DoesNotFit(ModelError):
+    def __init__(self, what: str, needed_bytes: int, free_bytes: int, hint: str = "") -> None:
+        super().__init__(
+            f"{what} needs {needed_bytes / GIB:.1f} GiB, {free_bytes / GIB:.1f} GiB is free",
+            hint or "choose a smaller quant, a shorter --ctx, or another model",
+        )
+        self.needed_bytes = needed_bytes
+        self.free_bytes = free_bytes
+
+
+class CheckpointError(Mm35Error):
+    def __init__(self, file: str, problem: str, hint: str = "", tensor: str | None = None) -> None:
+        where = file if tensor is None else f"{file}, tensor {tensor}"
+        super().__init__(f"{where}: {problem}", hint or "download the checkpoint again")
+        self.file = file
+        self.problem = problem
+        self.tensor = tensor
+
+
+class ConversionError(Mm35Error):
+    pass
+
+
+class RequestError(Mm35Error):
+    """A request that can never succeed as sent; `field` is its name on the wire, `code` for programs."""
+
+    def __init__(self, message: str, field: str | None = None, code: str | None = None, hint: str = "") -> None:
+        super().__init__(message, hint)
+        self.field = field
+        self.code = code
+
+
+class ContextLengthExceeded(RequestError):
+    def __init__(self, num_prompt_tokens: int, num_max_tokens: int, n_ctx: int) -> None:
+        wanted = f" and max_tokens asks for {num_max_tokens} more" if num_max_tokens else ""
+        super().__init__(
+            f"the context holds {n_ctx} tokens: the prompt has {num_prompt_tokens}{wanted}",
+            "max_tokens" if num_max_tokens else "messages",
+            "context_length_exceeded",
+            "shorten the conversation, lower max_tokens, or start the server with a larger --ctx",
+        )
+        self.num_prompt_tokens = num_prompt_tokens
+        self.num_max_tokens = num_max_tokens
+        self.n_ctx = n_ctx
+
+
+class EngineError(Mm35Error):
+    pass
+
+
+class EngineLoading(EngineError):
+    def __init__(self, progress: float) -> None:
+        super().__init__(f"the model is loading ({progress:.0%})", "try again in a moment; /health shows the progress")
+        self.progress = progress
+
+
+class EngineOverloaded(EngineError):
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"{limit} requests are waiting already", "try again in a moment")
+        self.limit = limit
+
+
+class LoadFailed(EngineError):
+    def __init__(self, path: str, detail: str, hint: str = "") -> None:
+        super().__init__(f"llama.cpp could not load {path}: {detail}", hint or "mm35 --debug serve shows its whole log")
+        self.path = path
+        self.detail = detail
+
+
+class DecodeFailed(EngineError):
+    def __init__(self, code: int) -> None:
+        super().__init__(f"llama.cpp could not compute a batch (code {code})", "send the request again")
+        self.code = code
+
+
+class WorkerDied(EngineError):
+    def __init__(self, exit_code: int | None, detail: str = "") -> None:
+        how = "ended" if exit_code is None else f"ended with code {exit_code}"
+        super().__init__(
+            f"the engine's process {how}{': ' + detail if detail else ''}",
+            "it restarts by itself; send the request again",
+        )
+        self.exit_code = exit_code
+        self.detail = detail
+
+
+class ServerError(Mm35Error):
+    pass
+
+
+class PortInUse(ServerError):
+    def __init__(self, host: str, port: int) -> None:
+        super().__init__(f"port {port} on {host} is taken by another program", "choose another with --port")
+        self.host = host
+        self.port = port
+
+
+class ServerUnreachable(ServerError):
+    def __init__(self, url: str, detail: str) -> None:
+        super().__init__(f"no server answers at {url}: {detail}", "start one with: mm35 serve")
+        self.url = url
+        self.detail = detail

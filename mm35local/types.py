@@ -1,0 +1,54 @@
+"""The shared words of the house: what is asked of the engine and what it says at the end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class FinishReason(StrEnum):
+    """Why a generation ended without an error."""
+
+    STOP = "stop"
+    """An end-of-generation token came."""
+    LENGTH = "length"
+    """`max_tokens` or the context was used up."""
+    CANCELLED = "cancelled"
+    """The caller went away, or found a stop string."""
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How the next token is chosen, and when to stop. Defaults mean "off" everywhere but `temperature`."""
+
+    temperature: float = 0.7
+    """0 is greedy."""
+    top_p: float = 1.0
+    top_k: int = 0
+    """0 keeps the whole vocabulary."""
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    seed: int | None = None
+    """None draws a fresh one per request."""
+    max_tokens: int | None = None
+    """None generates until the context is full."""
+    ignore_eos: bool = False
+    """For benchmarks: end-of-generation tokens do not stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What the engine continues. Ids are the model's own; the engine never sees text."""
+
+    token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token counts of one finished request. `num_cached_tokens` of the prompt were not computed again."""
+
+    num_prompt_tokens: int
+    num_completion_tokens: int
+    num_cached_tokens: int = 0
