@@ -9,6 +9,7 @@ Mm35Error                      message (what was expected, what was found) and h
 │   └── DoesNotFit             needed_bytes, free_bytes
 ├── CheckpointError            a source checkpoint that cannot be converted: file, tensor
 ├── ConversionError            an output that cannot be written
+├── HistoryError               the chat's history file cannot be used: path, problem
 ├── RequestError               one request is wrong: field
 │   └── ContextLengthExceeded  num_prompt_tokens, num_max_tokens, n_ctx
 ├── EngineError
@@ -95,6 +96,13 @@ class CheckpointError(Mm35Error):
 
 class ConversionError(Mm35Error):
     pass
+
+
+class HistoryError(Mm35Error):
+    def __init__(self, path: str, problem: str, hint: str = "") -> None:
+        super().__init__(f"{path}: {problem}", hint or "move the file away to start a new history")
+        self.path = path
+        self.problem = problem
 
 
 class RequestError(Mm35Error):

@@ -1,0 +1,65 @@
+"""One frozen Settings from flags, environment (MM35_*) and settings.toml, in that order of precedence.
+
+Only the command line builds it; each room is handed its own small part and never reads the environment.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from mm35local.errors import UsageError
+
+_PREFIX = "MM35_"
+
+
+class Settings(BaseSettings):
+    """Every setting with its default; the names are those of settings.toml, `MM35_` + upper case in the environment."""
+
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, extra="forbid")
+
+    model: str | None = None
+    """A name from models.toml, `name:QUANT`, or a .gguf path; None takes the best that fits."""
+    host: str = "127.0.0.1"
+    port: int = Field(default=8080, ge=1, le=65535)
+    api_key: SecretStr | None = None
+    ctx: int | None = Field(default=None, ge=1)
+    """Context in tokens; None takes the longest that fits comfortably."""
+    parallel: int = Field(default=8, ge=1, le=64)
+    """Conversations answered at the same time."""
+    threads: int = Field(default=0, ge=0)
+    """CPU threads; 0 lets the engine choose."""
+    gpu: bool | None = None
+    """True or False force the place of the weights; None decides by free memory."""
+
+
+def load_settings(file: Path, **flags: Any) -> Settings:
+    """Flags that are None count as not given. Raises UsageError naming the setting and its source."""
+
+    class FromFile(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=file)
+
+    given = {name: value for name, value in flags.items() if value is not None}
+    try:
+        return FromFile(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0]) if first["loc"] else "settings"
+        source = f"--{name}" if name in given else f"{_PREFIX}{name.upper()} or {name} in {file}"
+        raise UsageError(
+            f"{source}: {first['msg']}, found {first['input']!r}", "mm35 --help names the settings"
+        ) from error
+    except ValueError as error:  # tomllib's own complaint
+        raise UsageError(f"{file}: {error}", "correct the file, or remove it") from error
