@@ -1,0 +1,1 @@
+"""Thin owners of llama.cpp objects: the only room that imports `llama_cpp`."""

@@ -1,0 +1,63 @@
+"""The rows of one llama_decode call, written through numpy views of memory that lives as long as the batch."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from llama_cpp import llama_cpp
+
+Int32Array = npt.NDArray[np.int32]
+
+
+class Batch:
+    """Up to `capacity` rows of (token id, position, sequence, wants logits). Nothing is allocated per step.
+
+    rows      0 1 2 3 | 4 | 5          add(seq 0, pos 10, 4 tokens), add(seq 2, ...), add(seq 5, ...)
+    sequence  0 0 0 0 | 2 | 5          n_seq_id is always 1; seq_id[i] points at sequence[i]
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self._token = np.zeros(capacity, dtype=np.int32)
+        self._position = np.zeros(capacity, dtype=np.int32)
+        self._sequence = np.zeros(capacity, dtype=np.int32)
+        self._wants_logits = np.zeros(capacity, dtype=np.int8)
+        self._num_sequences = np.ones(capacity, dtype=np.int32)
+        first, step = self._sequence.ctypes.data, self._sequence.itemsize
+        self._sequence_pointers = (first + step * np.arange(capacity)).astype(np.uintp)
+        self._offsets = np.arange(capacity, dtype=np.int32)
+        self._batch = llama_cpp.llama_batch(
+            n_tokens=0,
+            token=_pointer(self._token, ctypes.c_int32),
+            pos=_pointer(self._position, ctypes.c_int32),
+            n_seq_id=_pointer(self._num_sequences, ctypes.c_int32),
+            seq_id=_pointer(self._sequence_pointers, ctypes.POINTER(ctypes.c_int32)),
+            logits=_pointer(self._wants_logits, ctypes.c_int8),
+        )
+        self.num_rows = 0
+
+    def clear(self) -> None:
+        self.num_rows = 0
+
+    def add(self, sequence: int, position: int, token_ids: Sequence[int], *, wants_logits: bool) -> int:
+        """Append consecutive tokens of one sequence; logits, if wanted, are those of the last. Returns its row."""
+        first, end = self.num_rows, self.num_rows + len(token_ids)
+        assert first < end <= len(self._token), "a batch takes 1..capacity rows"
+        self._token[first:end] = token_ids
+        np.add(self._offsets[: end - first], position, out=self._position[first:end])
+        self._sequence[first:end] = sequence
+        self._wants_logits[first:end] = 0
+        self._wants_logits[end - 1] = wants_logits
+        self.num_rows = end
+        return end - 1
+
+    def struct(self) -> llama_cpp.llama_batch:
+        """The `llama_batch` by value; its pointers stay valid while this object lives."""
+        self._batch.n_tokens = self.num_rows
+        return self._batch
+
+
+def _pointer(array: npt.NDArray[np.generic], kind: type) -> object:
+    return ctypes.cast(array.ctypes.data, ctypes.POINTER(kind))

@@ -1,0 +1,88 @@
+"""The KV cells and the compute buffers of one model: sequences share the cells, a decode adds to many at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+from llama_cpp import llama_cpp
+
+from mm35local.errors import LoadFailed
+from mm35local.native.batch import Batch
+from mm35local.native.library import Library
+from mm35local.native.model import Model
+
+NO_KV_SLOT = 1
+"""llama_decode found no cells for the batch; nothing was changed."""
+ABORTED = 2
+"""The abort callback stopped llama_decode; what was computed of the batch may be in the cells."""
+
+
+class Context:
+    """Owner of a `llama_context` with one unified KV cache for `num_sequences` sequences."""
+
+    def __init__(
+        self,
+        library: Library,
+        model: Model,
+        *,
+        n_ctx: int,
+        num_sequences: int,
+        n_batch: int,
+        num_threads: int,
+    ) -> None:
+        """At most one row of each sequence may ask for logits in a decode. Raises LoadFailed when memory is short."""
+        params = llama_cpp.llama_context_default_params()
+        params.n_ctx = n_ctx
+        params.n_seq_max = num_sequences
+        params.kv_unified = True
+        params.n_batch = params.n_ubatch = n_batch
+        params.n_outputs_max = min(num_sequences, n_batch)
+        params.n_threads = params.n_threads_batch = num_threads
+        library.forget_errors()
+        self._handle = llama_cpp.llama_init_from_model(model.handle, params)
+        if not self._handle:
+            detail = library.reason() or f"no memory for a context of {n_ctx} tokens"
+            raise LoadFailed(str(model.path), detail, "try a shorter --ctx")
+        self._memory = llama_cpp.llama_get_memory(self._handle)
+        self._abort_callback = llama_cpp.ggml_abort_callback()
+        self._n_vocab = model.n_vocab
+
+    @property
+    def handle(self) -> int:
+        """The `llama_context *`, for the other owners of this room."""
+        assert self._handle, "the context is closed"
+        return int(self._handle)
+
+    def set_abort_callback(self, should_abort: Callable[[], bool]) -> None:
+        """Ask `should_abort` between the nodes of a graph on the CPU; True ends the decode with ABORTED."""
+        self._abort_callback = llama_cpp.ggml_abort_callback(lambda _user_data: should_abort())
+        llama_cpp.llama_set_abort_callback(self.handle, self._abort_callback, None)
+
+    def decode(self, batch: Batch) -> int:
+        """Compute the rows and add them to the cells. 0, NO_KV_SLOT, ABORTED, or a negative error."""
+        return int(llama_cpp.llama_decode(self.handle, batch.struct()))
+
+    def logits(self, row: int) -> npt.NDArray[np.float32]:
+        """The logits of a row that asked for them, f32[n_vocab]: a view, valid until the next decode."""
+        pointer = llama_cpp.llama_get_logits_ith(self.handle, row)
+        assert pointer, "the row did not ask for logits"
+        return np.ctypeslib.as_array(pointer, (self._n_vocab,))
+
+    def seq_rm(self, sequence: int, first: int) -> bool:
+        """Free the cells of positions >= `first`. False where the architecture cannot forget a part (recurrent)."""
+        return bool(llama_cpp.llama_memory_seq_rm(self._memory, sequence, first, -1))
+
+    def seq_cp(self, source: int, target: int, num_tokens: int) -> None:
+        """Let `target`, which must be empty, share the cells of the first `num_tokens` positions of `source`."""
+        llama_cpp.llama_memory_seq_cp(self._memory, source, target, 0, num_tokens)
+
+    def num_positions(self, sequence: int) -> int:
+        """How many positions the sequence has come to; 0 when it is empty."""
+        return int(llama_cpp.llama_memory_seq_pos_max(self._memory, sequence)) + 1
+
+    def close(self) -> None:
+        if self._handle:
+            llama_cpp.llama_free(self._handle)
+            self._handle = None

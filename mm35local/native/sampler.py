@@ -1,0 +1,76 @@
+"""How the next token is chosen from logits: one llama.cpp sampler chain per request, reproducible by its seed."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+
+from llama_cpp import llama_cpp
+
+from mm35local.native.context import Context
+from mm35local.types import SamplingParams
+
+_RANDOM_SEED = 0xFFFFFFFF
+"""llama.cpp's word for "draw one yourself": never passed on, so that every run can be repeated."""
+
+
+class Sampler:
+    """Owner of a `llama_sampler` chain: penalties, top_k, top_p, min_p, temperature, draw.
+
+    The repetition penalty looks at the prompt and the answer; presence and frequency at the answer alone, as OpenAI's.
+    At temperature 0 without penalties no chain is needed: the arg-max of the logits, the lowest id on a tie.
+    """
+
+    def __init__(self, params: SamplingParams, *, n_vocab: int, n_ctx: int, prompt: Sequence[int]) -> None:
+        """`n_ctx`: how far back penalties look, in tokens."""
+        self._chain: int | None = None
+        stages = _penalties(params, n_vocab, n_ctx, prompt)
+        if params.temperature > 0:
+            stages += _draw(params)
+        elif stages:
+            stages.append(llama_cpp.llama_sampler_init_greedy())
+        if stages:
+            self._chain = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
+            for stage in stages:
+                llama_cpp.llama_sampler_chain_add(self._chain, stage)
+
+    def sample(self, context: Context, row: int) -> int:
+        """Choose the token that follows `row` of the last decode, and remember it."""
+        if self._chain is None:
+            return int(context.logits(row).argmax())
+        return int(llama_cpp.llama_sampler_sample(self._chain, context.handle, row))
+
+    def close(self) -> None:
+        if self._chain is not None:
+            llama_cpp.llama_sampler_free(self._chain)
+            self._chain = None
+
+
+def _penalties(params: SamplingParams, n_vocab: int, n_ctx: int, prompt: Sequence[int]) -> list[int]:
+    stages: list[int] = []
+    if params.repetition_penalty != 1.0:
+        stage = llama_cpp.llama_sampler_init_penalties(n_vocab, n_ctx, params.repetition_penalty, 0.0, 0.0)
+        for token_id in prompt:
+            llama_cpp.llama_sampler_accept(stage, token_id)
+        stages.append(stage)
+    if params.frequency_penalty or params.presence_penalty:
+        stages.append(
+            llama_cpp.llama_sampler_init_penalties(
+                n_vocab, n_ctx, 1.0, params.frequency_penalty, params.presence_penalty
+            )
+        )
+    return stages
+
+
+def _draw(params: SamplingParams) -> list[int]:
+    stages: list[int] = []
+    if params.top_k > 0:
+        stages.append(llama_cpp.llama_sampler_init_top_k(params.top_k))
+    if params.top_p < 1:
+        stages.append(llama_cpp.llama_sampler_init_top_p(params.top_p, 1))
+    if params.min_p > 0:
+        stages.append(llama_cpp.llama_sampler_init_min_p(params.min_p, 1))
+    seed = secrets.randbits(32) if params.seed is None else params.seed
+    stages.append(llama_cpp.llama_sampler_init_temp(params.temperature))
+    stages.append(llama_cpp.llama_sampler_init_dist(seed % _RANDOM_SEED))
+    return stages
