@@ -1,0 +1,105 @@
+"""The keys of the GGUF: sizes, rope, tokenizer, template and provenance, all from the checkpoint's own files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import mm35local
+from mm35local.errors import CheckpointError
+from quantize.hyperparameters import Hyperparameters
+from quantize.model_card import ModelCard
+from quantize.recipe import ARCHITECTURE, FTYPES
+from quantize.vocabulary import Vocabulary
+
+MetadataValue = str | bool | int | float | list[str] | list[int]
+Metadata = dict[str, MetadataValue]
+
+_QUANTIZATION_VERSION = 2
+_MAX_TEMPLATE_BYTES = 1 << 20
+
+
+def common_metadata(
+    params: Hyperparameters, vocabulary: Vocabulary, card: ModelCard, chat_template: str | None
+) -> Metadata:
+    """Every key that does not depend on the quant. Empty strings are left out."""
+    metadata: Metadata = {
+        "general.type": "model",
+        "general.name": card.name,
+        "general.license": card.license,
+        "general.license.name": card.license_name,
+        "general.license.link": card.license_link,
+        "general.quantized_by": "mm35local",
+        "general.quantization_version": _QUANTIZATION_VERSION,
+        "mm35local.version": mm35local.__version__,
+        **_sizes(params),
+        **_rope(params),
+        **_tokenizer(vocabulary),
+        "tokenizer.chat_template": chat_template or "",
+    }
+    return {key: value for key, value in metadata.items() if value != ""}
+
+
+def quant_metadata(quant_name: str) -> Metadata:
+    return {"general.file_type": FTYPES[quant_name]}
+
+
+def read_chat_template(folder: Path) -> str | None:
+    """The checkpoint's chat_template.jinja; None if it has none. Raises CheckpointError if it cannot be read."""
+    path = folder / "chat_template.jinja"
+    try:
+        with path.open("rb") as file:
+            text = file.read(_MAX_TEMPLATE_BYTES + 1)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise CheckpointError(str(path), f"cannot be read: {error.strerror or error}") from error
+    if len(text) > _MAX_TEMPLATE_BYTES:
+        raise CheckpointError(str(path), f"larger than {_MAX_TEMPLATE_BYTES} bytes")
+    try:
+        return text.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise CheckpointError(str(path), f"not UTF-8 at byte {error.start}") from error
+
+
+def _sizes(params: Hyperparameters) -> Metadata:
+    return {
+        f"{ARCHITECTURE}.context_length": params.n_ctx,
+        f"{ARCHITECTURE}.embedding_length": params.n_embd,
+        f"{ARCHITECTURE}.block_count": params.num_layers,
+        f"{ARCHITECTURE}.feed_forward_length": params.n_ff,
+        f"{ARCHITECTURE}.vocab_size": params.n_vocab,
+        f"{ARCHITECTURE}.attention.head_count": params.n_head,
+        f"{ARCHITECTURE}.attention.head_count_kv": params.n_head_kv,
+        f"{ARCHITECTURE}.attention.key_length": params.head_dim,
+        f"{ARCHITECTURE}.attention.value_length": params.head_dim,
+        f"{ARCHITECTURE}.attention.layer_norm_rms_epsilon": params.rms_norm_eps,
+        f"{ARCHITECTURE}.attention.temperature_scale": params.rope.temperature_scale,
+    }
+
+
+def _rope(params: Hyperparameters) -> Metadata:
+    rope = params.rope
+    return {
+        f"{ARCHITECTURE}.rope.dimension_count": params.head_dim,
+        f"{ARCHITECTURE}.rope.freq_base": rope.theta,
+        f"{ARCHITECTURE}.rope.scaling.type": "yarn",
+        f"{ARCHITECTURE}.rope.scaling.factor": rope.factor,
+        f"{ARCHITECTURE}.rope.scaling.original_context_length": rope.original_n_ctx,
+        f"{ARCHITECTURE}.rope.scaling.yarn_beta_fast": rope.beta_fast,
+        f"{ARCHITECTURE}.rope.scaling.yarn_beta_slow": rope.beta_slow,
+        f"{ARCHITECTURE}.rope.scaling.yarn_log_multiplier": rope.log_multiplier,
+    }
+
+
+def _tokenizer(vocabulary: Vocabulary) -> Metadata:
+    ids = {"bos": "<s>", "eos": "</s>", "unknown": "<unk>", "padding": "<pad>"}
+    return {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": "tekken",
+        "tokenizer.ggml.tokens": vocabulary.tokens,
+        "tokenizer.ggml.token_type": vocabulary.token_types,
+        "tokenizer.ggml.merges": vocabulary.merges,
+        **{f"tokenizer.ggml.{key}_token_id": vocabulary.special_ids[token] for key, token in ids.items()},
+        "tokenizer.ggml.add_bos_token": True,
+        "tokenizer.ggml.add_eos_token": False,
+    }

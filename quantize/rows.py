@@ -1,0 +1,168 @@
+"""Streams the weights: blocks of rows are read, decoded, permuted, quantised for every output, and written.
+
+Invariant: memory is bounded by the blocks in flight, never by a tensor; each source byte is read once however many
+outputs there are. Threads help because reading, writing and ggml's quantisers release the GIL.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mm35local.errors import CheckpointError
+from mm35local.native import quant
+from quantize.decoder import Decoder, DecoderTensor
+from quantize.fp8 import scaled_table
+from quantize.gguf_file import GgufFile
+
+_BLOCK_ELEMENTS = 1 << 20
+_BLOCKS_PER_THREAD = 3
+"""Enough that no thread waits while the oldest block is booked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    file: GgufFile
+    types: Sequence[int]
+    """ggml type of each tensor of the decoder."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    index: int
+    tensor: DecoderTensor
+    table: NDArray[np.float32] | None
+    """Decodes FP8, the tensor's scale included."""
+    first_row: int
+    num_rows: int
+
+    @property
+    def source_row_bytes(self) -> int:
+        return self.tensor.stored.num_bytes // self.tensor.num_rows
+
+    @property
+    def num_bytes(self) -> int:
+        return self.num_rows * self.source_row_bytes
+
+
+class ShardReader:
+    """Open shards, for reading at offsets from any thread."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._fds: dict[Path, int] = {}
+        try:
+            for path in paths:
+                self._fds[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            self.close()
+            raise CheckpointError(str(path), f"cannot be read: {error.strerror or error}") from error
+
+    def close(self) -> None:
+        while self._fds:
+            os.close(self._fds.popitem()[1])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def read(self, tensor: DecoderTensor, offset: int, num_bytes: int) -> NDArray[np.uint8]:
+        """`num_bytes` of the tensor's stored bytes from `offset` on. Raises CheckpointError."""
+        stored, data = tensor.stored, np.empty(num_bytes, np.uint8)
+        done = 0
+        try:
+            while done < num_bytes:
+                count = os.preadv(self._fds[stored.path], [data.data[done:]], stored.offset + offset + done)
+                if count == 0:
+                    raise CheckpointError(str(stored.path), "the file was cut short meanwhile", tensor=stored.name)
+                done += count
+        except OSError as error:
+            raise CheckpointError(str(stored.path), f"cannot be read: {error.strerror}", tensor=stored.name) from error
+        return data
+
+
+def stream_rows(decoder: Decoder, outputs: Sequence[Output], num_threads: int, on_bytes: Callable[[int], None]) -> None:
+    """Fill every output with every tensor. `on_bytes` gets the source bytes of each finished block, in order.
+
+    Raises CheckpointError or ConversionError; blocks still running are waited for, waiting ones dropped.
+    """
+    paths = list(dict.fromkeys(tensor.stored.path for tensor in decoder.tensors))
+    with ShardReader(paths) as reader, ThreadPoolExecutor(num_threads, "quantize") as pool:
+        in_flight: deque[tuple[_Block, Future[None]]] = deque()
+        try:
+            for block in _blocks(decoder):
+                if len(in_flight) >= num_threads * _BLOCKS_PER_THREAD:
+                    _finish_oldest(in_flight, on_bytes)
+                in_flight.append((block, pool.submit(_convert, block, reader, outputs)))
+            while in_flight:
+                _finish_oldest(in_flight, on_bytes)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _finish_oldest(in_flight: deque[tuple[_Block, Future[None]]], on_bytes: Callable[[int], None]) -> None:
+    block, future = in_flight.popleft()
+    future.result()
+    on_bytes(block.num_bytes)
+
+
+def _blocks(decoder: Decoder) -> Iterator[_Block]:
+    """Tensors in the order they lie on disk; blocks of permuted ones hold whole heads."""
+    on_disk = sorted(enumerate(decoder.tensors), key=lambda item: (item[1].stored.path, item[1].stored.offset))
+    for index, tensor in on_disk:
+        table = scaled_table(tensor.scale) if tensor.stored.dtype == "F8_E4M3" else None
+        step = max(1, _BLOCK_ELEMENTS // tensor.row_length)
+        if tensor.num_heads:
+            head_dim = tensor.num_rows // tensor.num_heads
+            step = max(head_dim, step // head_dim * head_dim)
+        for first_row in range(0, tensor.num_rows, step):
+            yield _Block(index, tensor, table, first_row, min(step, tensor.num_rows - first_row))
+
+
+def _convert(block: _Block, reader: ShardReader, outputs: Sequence[Output]) -> None:
+    tensor = block.tensor
+    raw = reader.read(tensor, block.first_row * block.source_row_bytes, block.num_bytes)
+    rows = decode(raw, tensor.stored.dtype, block.table).reshape(block.num_rows, tensor.row_length)
+    if not np.isfinite(rows).all():
+        raise CheckpointError(str(tensor.stored.path), "it holds NaN or infinite weights", tensor=tensor.stored.name)
+    if tensor.num_heads:
+        rows = interleave_heads(rows, tensor.num_rows // tensor.num_heads)
+    done: dict[int, NDArray[np.uint8]] = {}
+    for output in outputs:
+        kind = output.types[block.index]
+        if kind not in done:
+            done[kind] = quant.quantize_rows(kind, rows)
+        offset = block.first_row * quant.row_bytes(kind, tensor.row_length)
+        output.file.write(block.index, offset, done[kind].data)
+
+
+def decode(raw: NDArray[np.uint8], dtype: str, table: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+    """Stored bytes → float32, exact but for FP8's one rounding of code * scale, which `table` holds."""
+    if table is not None:
+        return table[raw]
+    if dtype == "BF16":
+        return (raw.view("<u2").astype(np.uint32) << 16).view(np.float32)
+    return raw.view("<f2" if dtype == "F16" else "<f4").astype(np.float32, copy=False)
+
+
+def interleave_heads(rows: NDArray[np.float32], head_dim: int) -> NDArray[np.float32]:
+    """Half-split rope rows → interleaved, head by head.
+
+    Within a head of d rows, row i of the first half and row i of the second turn together:
+    (0, 1, …, d/2-1 | d/2, …, d-1)  →  (0, d/2, 1, d/2+1, …)
+    """
+    num_rows, row_length = rows.shape
+    halves = rows.reshape(num_rows // head_dim, 2, head_dim // 2, row_length)
+    return np.ascontiguousarray(halves.swapaxes(1, 2)).reshape(num_rows, row_length)

@@ -1,0 +1,36 @@
+"""Fixtures that every room may use: the real model that travels in a package wheel, and the pocket model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mm35local import paths
+from mm35local.models.catalog import load_catalog
+from mm35local.models.download import download, locate
+from quantize.convert import convert
+from tests.pocket import write_pocket
+
+
+@pytest.fixture(scope="session")
+def smollm2_path() -> Path:
+    """SmolLM2-135M-Instruct Q4_1, fetched once into the user's model folder as `make chat` does."""
+    variant = load_catalog(paths.user_catalog_file()).entry("smollm2-135m").variant("Q4_1")
+    return locate(variant, paths.models_dir()) or download(variant, paths.models_dir(), lambda done, total: None)
+
+
+@pytest.fixture(scope="session")
+def pocket_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with hf/ and native/, the same miniature in both layouts. Shared: copy before damaging."""
+    out = tmp_path_factory.mktemp("pocket")
+    write_pocket(out)
+    return out
+
+
+@pytest.fixture(scope="session")
+def pocket_gguf(pocket_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with Mistral-Medium-3.5-pocket-{Q4_K_M,Q5_K_M,Q8_0}.gguf, converted from hf/."""
+    out = tmp_path_factory.mktemp("pocket_gguf")
+    convert(pocket_checkpoint / "hf", out, ["Q4_K_M", "Q5_K_M", "Q8_0"])
+    return out
