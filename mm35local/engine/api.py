@@ -6,7 +6,7 @@ request is rejected, cancelled, or the worker dies.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -183,7 +183,7 @@ class Engine(Protocol):
         """End every request and the worker; safe to call twice."""
         ...
 
-    def generate(self, prompt: Prompt, params: SamplingParams) -> AsyncIterator[RequestEvent]:
+    def generate(self, prompt: Prompt, params: SamplingParams) -> AsyncGenerator[RequestEvent, None]:
         """The events of one request, the last one terminal.
 
         Closing the iterator early cancels the request. While the model loads, the only event is

@@ -1,0 +1,62 @@
+"""The door between deciding and computing: one planned step in, one sampled token per finished chunk out.
+
+Two things stand behind it: llama.cpp (`llama_backend`) and the deterministic fake of the tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from mm35local.types import SamplingParams
+
+NO_CELLS = 1
+"""DecodeFailed.code: no free KV cells for the step; nothing was computed."""
+ABORTED = 2
+"""DecodeFailed.code: the step was interrupted, because somebody in it was cancelled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Consecutive tokens of one request to compute in one step, at positions start, start + 1, ..."""
+
+    request_id: int
+    slot: int
+    start: int
+    token_ids: Sequence[int]
+    wants_token: bool
+    """The chunk reaches the end of what is known: sample what follows."""
+
+
+class Backend(Protocol):
+    """What computes. Slots are sequences 0..num_slots-1 that share the KV cells."""
+
+    @property
+    def n_vocab(self) -> int: ...
+
+    def is_eog(self, token_id: int) -> bool:
+        """Does this id end a generation?"""
+        ...
+
+    def open(self, request_id: int, params: SamplingParams, prompt: Sequence[int]) -> None:
+        """Prepare to sample for a request; what it draws depends on nothing but these and its own tokens."""
+        ...
+
+    def close(self, request_id: int) -> None:
+        """Forget a request; unknown ids are ignored."""
+        ...
+
+    def compute(self, chunks: Sequence[Chunk]) -> list[int | None]:
+        """One step: for each chunk the sampled token, None where none was wanted.
+
+        Raises DecodeFailed; then the cells of the chunks' slots beyond `start` are undefined until trimmed.
+        """
+        ...
+
+    def trim(self, slot: int, num_tokens: int) -> int:
+        """Keep the first `num_tokens` positions of a slot and free the other cells.
+
+        Returns how many were kept: `num_tokens`, or 0 where the architecture cannot forget a part.
+        """
+        ...

@@ -1,0 +1,210 @@
+"""The engine without its process: commands in, steps, events out. Tests drive it directly.
+
+Invariant: a request is in exactly one of `waiting` and `running` from its Submit to its one terminal event.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Sequence
+
+from mm35local.engine.api import Cancel, Failed, Finished, Progress, RequestEvent, Started, Submit, Tokens
+from mm35local.engine.backend import ABORTED, NO_CELLS, Backend, Chunk
+from mm35local.engine.prefix_cache import PrefixCache
+from mm35local.engine.request import Request, accept
+from mm35local.engine.scheduler import can_admit, schedule
+from mm35local.errors import DecodeFailed, EngineOverloaded, Mm35Error, RequestError
+from mm35local.types import FinishReason
+
+
+class EngineCore:
+    """Decides with `scheduler`, computes with a `Backend`, books in `request` and `prefix_cache`."""
+
+    def __init__(self, backend: Backend, *, n_ctx: int, num_slots: int, n_batch: int, max_waiting: int) -> None:
+        self._backend = backend
+        self._n_ctx = n_ctx
+        self._n_batch = n_batch
+        self._max_waiting = max_waiting
+        self._cache = PrefixCache(num_slots)
+        self._waiting: list[Request] = []
+        self._running: dict[int, Request] = {}
+        self._events: list[RequestEvent] = []
+        self._num_arrived = 0
+
+    @property
+    def has_work(self) -> bool:
+        """Is there anything to compute?"""
+        return bool(self._running or self._waiting)
+
+    @property
+    def num_used_cells(self) -> int:
+        return self._cache.num_cells + sum(request.num_computed for request in self._running.values())
+
+    def submit(self, command: Submit) -> None:
+        """Start or queue a request; a hopeless or surplus one gets its Failed."""
+        self._num_arrived += 1
+        try:
+            request = accept(command, arrival=self._num_arrived, n_ctx=self._n_ctx, n_vocab=self._backend.n_vocab)
+            self._enqueue(request)
+        except (RequestError, EngineOverloaded) as error:
+            self._events.append(Failed(command.request_id, error))
+
+    def cancel(self, command: Cancel) -> None:
+        """End a request with CANCELLED; what it computed stays in the cache. Unknown ids are ignored."""
+        request = self._running.get(command.request_id) or next(
+            (waiting for waiting in self._waiting if waiting.request_id == command.request_id), None
+        )
+        if request is not None:
+            self._finish(request, FinishReason.CANCELLED)
+
+    def cancel_all(self) -> None:
+        for request in [*self._running.values(), *self._waiting]:
+            self._finish(request, FinishReason.CANCELLED)
+
+    def step(self) -> list[RequestEvent]:
+        """Compute at most `n_batch` tokens, and tell everything that happened since the last step."""
+        self._admit()
+        plan = schedule(self._running.values(), n_batch=self._n_batch, num_cells=self._num_available_cells())
+        for request in plan.preempted:
+            self._preempt(request)
+        self._compute(plan.chunks)
+        return self.take_events()
+
+    def take_events(self) -> list[RequestEvent]:
+        """What happened since events were last taken; a step takes them itself."""
+        events, self._events = self._events, []
+        return events
+
+    # --- deciding ---
+
+    def _enqueue(self, request: Request) -> None:
+        self._waiting.append(request)
+        self._admit()
+        if request.slot is None and len(self._waiting) > self._max_waiting:
+            self._waiting.remove(request)
+            raise EngineOverloaded(self._max_waiting)
+
+    def _admit(self) -> None:
+        while (
+            self._waiting and self._cache.has_slot and can_admit(self._waiting[0], self._running.values(), self._n_ctx)
+        ):
+            self._start(self._waiting.pop(0))
+
+    def _start(self, request: Request) -> None:
+        slot, num_common = self._cache.take(request.tokens)
+        request.slot = slot
+        request.num_computed = self._backend.trim(slot, num_common)
+        self._running[request.request_id] = request
+        if not request.is_started:
+            request.is_started = True
+            request.num_cached = request.num_computed
+            self._backend.open(request.request_id, request.params, request.tokens)
+            self._events.append(Started(request.request_id, request.num_prompt_tokens, request.num_cached))
+
+    def _preempt(self, request: Request) -> None:
+        """Back to the queue; its tokens are its prompt then, and its sampler stays where it was."""
+        self._release(request)
+        bisect.insort(self._waiting, request, key=lambda waiting: waiting.arrival)
+
+    def _num_available_cells(self) -> int:
+        """Free cells, and those of sequences that nobody runs."""
+        return self._n_ctx - sum(request.num_computed for request in self._running.values())
+
+    def _evict_for(self, num_tokens: int) -> None:
+        while self.num_used_cells + num_tokens > self._n_ctx:
+            if not self._evict():
+                break
+
+    def _evict(self) -> bool:
+        slot = self._cache.evict()
+        if slot is not None:
+            self._backend.trim(slot, 0)
+        return slot is not None
+
+    # --- computing ---
+
+    def _compute(self, chunks: Sequence[Chunk]) -> None:
+        while chunks:
+            self._evict_for(sum(len(chunk.token_ids) for chunk in chunks))
+            try:
+                sampled = self._backend.compute(chunks)
+            except DecodeFailed as error:
+                chunks = self._recover(chunks, error)
+                continue
+            for chunk, token_id in zip(chunks, sampled, strict=True):
+                self._book(chunk, token_id)
+            return
+
+    def _recover(self, chunks: Sequence[Chunk], error: DecodeFailed) -> Sequence[Chunk]:
+        """Undo what a failed step left behind; returns what to try again at once."""
+        for chunk in chunks:
+            self._running[chunk.request_id].num_computed = self._backend.trim(chunk.slot, chunk.start)
+        if error.code == ABORTED:
+            return ()
+        if error.code == NO_CELLS and self._make_room():
+            return self._still_due(chunks)
+        if len(chunks) == 1:
+            self._fail(self._running[chunks[0].request_id], error)
+            return ()
+        for chunk in chunks:
+            self._compute(self._still_due([chunk]))
+        return ()
+
+    def _still_due(self, chunks: Sequence[Chunk]) -> list[Chunk]:
+        """Those whose request was not preempted, nor lost more than the chunk when it was trimmed."""
+        due = [(chunk, self._running.get(chunk.request_id)) for chunk in chunks]
+        return [chunk for chunk, request in due if request is not None and request.num_computed == chunk.start]
+
+    def _make_room(self) -> bool:
+        """The backend has fewer cells than the books say: give up a cached sequence, else the youngest request."""
+        if self._evict():
+            return True
+        if len(self._running) <= 1:
+            return False
+        self._preempt(max(self._running.values(), key=lambda request: request.arrival))
+        return True
+
+    # --- booking ---
+
+    def _book(self, chunk: Chunk, token_id: int | None) -> None:
+        request = self._running[chunk.request_id]
+        request.num_computed = chunk.start + len(chunk.token_ids)
+        if token_id is not None:
+            self._append(request, token_id)
+        elif request.num_computed < request.num_prompt_tokens and not request.num_generated:
+            self._events.append(Progress(request.request_id, request.num_computed, request.num_prompt_tokens))
+
+    def _append(self, request: Request, token_id: int) -> None:
+        if self._backend.is_eog(token_id) and not request.params.ignore_eos:
+            self._finish(request, FinishReason.STOP)
+            return
+        request.tokens.append(token_id)
+        self._events.append(Tokens(request.request_id, (token_id,)))
+        if len(request.tokens) >= request.max_total:
+            self._finish(request, FinishReason.LENGTH)
+
+    def _finish(self, request: Request, reason: FinishReason) -> None:
+        self._close(request)
+        self._events.append(Finished(request.request_id, reason, request.usage()))
+
+    def _fail(self, request: Request, error: Mm35Error) -> None:
+        """Its cells are not trusted any more."""
+        assert request.slot is not None, "only running requests fail"
+        request.num_computed = self._backend.trim(request.slot, 0)
+        self._close(request)
+        self._events.append(Failed(request.request_id, error))
+
+    def _close(self, request: Request) -> None:
+        if request.slot is None:
+            self._waiting.remove(request)
+        else:
+            self._release(request)
+        self._backend.close(request.request_id)
+
+    def _release(self, request: Request) -> None:
+        """The request leaves its slot; its computed tokens stay there until somebody needs the cells."""
+        assert request.slot is not None, "only running requests hold a slot"
+        del self._running[request.request_id]
+        self._cache.put(request.slot, request.tokens[: request.num_computed])
+        request.slot = None
+        request.num_computed = 0

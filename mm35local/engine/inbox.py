@@ -1,0 +1,48 @@
+"""The worker's ear: a thread reads the pipe, so that commands are seen, and a dead parent noticed, during a step."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from multiprocessing.connection import Connection
+
+from mm35local.engine.api import Cancel, Command, Shutdown
+
+
+class Inbox:
+    """Commands in the order they were sent. The process ends at once when the other end of the pipe is gone."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
+        self._cancelled: set[int] = set()
+        self.is_closing = False
+        """Shutdown has been received; it may not have been handed out yet."""
+        threading.Thread(target=self._read, name="inbox", daemon=True).start()
+
+    def drain(self, *, block: bool) -> list[Command]:
+        """Everything that has come; with `block`, sleep until there is something."""
+        commands = [self._commands.get()] if block else []
+        while not self._commands.empty():
+            commands.append(self._commands.get())
+        for command in commands:
+            if isinstance(command, Cancel):
+                self._cancelled.discard(command.request_id)
+        return commands
+
+    def is_cancelled(self, request_id: int) -> bool:
+        """Is a Cancel for it, or a Shutdown, waiting to be drained?"""
+        return self.is_closing or request_id in self._cancelled
+
+    def _read(self) -> None:
+        while True:
+            try:
+                command: Command = self._connection.recv()
+            except (EOFError, OSError):
+                os._exit(0)
+            if isinstance(command, Cancel):
+                self._cancelled.add(command.request_id)
+            elif isinstance(command, Shutdown):
+                self.is_closing = True
+            self._commands.put(command)

@@ -1,0 +1,106 @@
+"""The real backend: a step is one llama_decode over all chunks, then one sampler per chunk that reached its end.
+
+The rounding of a row's logits depends on how many rows stand beside it (other matrix kernels are chosen), so a greedy
+answer may differ between a busy and an idle engine where two tokens are all but equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from mm35local.engine.api import EngineConfig
+from mm35local.engine.backend import Chunk
+from mm35local.engine.threads import default_num_threads
+from mm35local.errors import DecodeFailed
+from mm35local.native.batch import Batch
+from mm35local.native.context import Context
+from mm35local.native.library import Library
+from mm35local.native.model import Model
+from mm35local.native.sampler import Sampler
+from mm35local.types import SamplingParams
+
+
+class LlamaBackend:
+    """Owns the model, its context and the samplers of the open requests."""
+
+    def __init__(
+        self,
+        library: Library,
+        config: EngineConfig,
+        *,
+        on_progress: Callable[[float], bool],
+        is_cancelled: Callable[[int], bool],
+    ) -> None:
+        """Load what `config` names. `on_progress` gets 0..1 and stops the load with False.
+
+        `is_cancelled` is asked for the prefilling requests of a step while it computes, from the computing thread.
+        Raises LoadFailed.
+        """
+        self.model = Model(library, config.model_path, n_gpu_layers=config.n_gpu_layers, on_progress=on_progress)
+        self._context = Context(
+            library,
+            self.model,
+            n_ctx=config.n_ctx,
+            num_sequences=config.num_slots,
+            n_batch=config.n_batch,
+            num_threads=config.num_threads or default_num_threads(),
+        )
+        self._batch = Batch(config.n_batch)
+        self._eog_ids = self.model.eog_ids()
+        self._n_ctx = config.n_ctx
+        self._samplers: dict[int, Sampler] = {}
+        self._prefilling: tuple[int, ...] = ()
+        self._context.set_abort_callback(lambda: any(map(is_cancelled, self._prefilling)))
+
+    @property
+    def n_vocab(self) -> int:
+        return self.model.n_vocab
+
+    def is_eog(self, token_id: int) -> bool:
+        return token_id in self._eog_ids
+
+    def tokenize(self, parts: Iterable[str | int]) -> list[int]:
+        """Text as plain text, ids as they are."""
+        ids: list[int] = []
+        for part in parts:
+            if isinstance(part, str):
+                ids += self.model.tokenize(part)
+            else:
+                ids.append(part)
+        return ids
+
+    def open(self, request_id: int, params: SamplingParams, prompt: Sequence[int]) -> None:
+        self._samplers[request_id] = Sampler(params, n_vocab=self.n_vocab, n_ctx=self._n_ctx, prompt=prompt)
+
+    def close(self, request_id: int) -> None:
+        sampler = self._samplers.pop(request_id, None)
+        if sampler is not None:
+            sampler.close()
+
+    def compute(self, chunks: Sequence[Chunk]) -> list[int | None]:
+        self._batch.clear()
+        rows = [
+            self._batch.add(chunk.slot, chunk.start, chunk.token_ids, wants_logits=chunk.wants_token)
+            for chunk in chunks
+        ]
+        self._prefilling = tuple(chunk.request_id for chunk in chunks if len(chunk.token_ids) > 1)
+        code = self._context.decode(self._batch)
+        if code:
+            raise DecodeFailed(code)
+        return [
+            self._samplers[chunk.request_id].sample(self._context, row) if chunk.wants_token else None
+            for chunk, row in zip(chunks, rows, strict=True)
+        ]
+
+    def trim(self, slot: int, num_tokens: int) -> int:
+        if self._context.seq_rm(slot, num_tokens):
+            return num_tokens
+        self._context.seq_rm(slot, 0)
+        return 0
+
+    def shutdown(self) -> None:
+        """Free all native memory."""
+        for sampler in self._samplers.values():
+            sampler.close()
+        self._context.close()
+        self.model.close()

@@ -1,0 +1,78 @@
+"""The books of one request: what it asked for, its tokens so far, and how many of them are in the KV cache."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from mm35local.engine.api import Submit
+from mm35local.errors import ContextLengthExceeded, RequestError
+from mm35local.types import SamplingParams, Usage
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """Invariant: 0 <= num_computed < len(tokens) <= max_total, and without a slot num_computed is 0.
+
+    tokens        p p p p p p a a a        the prompt, then the answer
+    num_computed  ^ ^ ^ ^                  in the KV cache
+    num_wanted            ^ ^ ^ ^ ^        a step computes some of these; after the last one a token is sampled
+    """
+
+    request_id: int
+    arrival: int
+    params: SamplingParams
+    tokens: list[int]
+    num_prompt_tokens: int
+    max_total: int
+    """It ends with LENGTH when `tokens` is this long."""
+    slot: int | None = None
+    num_computed: int = 0
+    num_cached: int = 0
+    """Prompt tokens found in the cache when it first started."""
+    is_started: bool = False
+
+    @property
+    def num_wanted(self) -> int:
+        return len(self.tokens) - self.num_computed
+
+    @property
+    def num_generated(self) -> int:
+        return len(self.tokens) - self.num_prompt_tokens
+
+    def usage(self) -> Usage:
+        return Usage(self.num_prompt_tokens, self.num_generated, self.num_cached)
+
+
+def accept(command: Submit, *, arrival: int, n_ctx: int, n_vocab: int) -> Request:
+    """Open the books of a request. Raises RequestError or ContextLengthExceeded if it can never be served."""
+    params, tokens = command.params, list(command.prompt.token_ids)
+    if not tokens:
+        raise RequestError("the prompt is empty: at least one token is needed", "messages", "empty_prompt")
+    if min(tokens) < 0 or max(tokens) >= n_vocab:
+        strange = next(token_id for token_id in tokens if not 0 <= token_id < n_vocab)
+        raise RequestError(
+            f"token id {strange} is not in the vocabulary of {n_vocab}", "messages", "invalid_token", "re-tokenize"
+        )
+    _check_params(params)
+    if len(tokens) + (params.max_tokens or 1) > n_ctx:
+        raise ContextLengthExceeded(len(tokens), params.max_tokens or 0, n_ctx)
+    max_total = n_ctx if params.max_tokens is None else len(tokens) + params.max_tokens
+    return Request(command.request_id, arrival, params, tokens, len(tokens), max_total)
+
+
+def _check_params(params: SamplingParams) -> None:
+    """Refuse what llama.cpp's samplers would abort on, or turn into noise."""
+    limits: tuple[tuple[str, float, float, float], ...] = (
+        ("temperature", params.temperature, 0.0, 100.0),
+        ("top_p", params.top_p, 0.0, 1.0),
+        ("top_k", params.top_k, 0, 1 << 30),
+        ("min_p", params.min_p, 0.0, 1.0),
+        ("presence_penalty", params.presence_penalty, -100.0, 100.0),
+        ("frequency_penalty", params.frequency_penalty, -100.0, 100.0),
+        ("repetition_penalty", params.repetition_penalty, 0.01, 100.0),
+        ("max_tokens", 1 if params.max_tokens is None else params.max_tokens, 1, 1 << 30),
+    )
+    for field, value, low, high in limits:
+        if not (math.isfinite(value) and low <= value <= high):
+            raise RequestError(f"{field} is {value}: expected {low} to {high}", field, "out_of_range")

@@ -1,0 +1,68 @@
+"""Who gets which tokens this step. Pure: it reads the books of the requests and changes nothing.
+
+There are no phases: a request wants `len(tokens) - num_computed` tokens, and a step hands out what its budget allows.
+A decoding request wants one, so those come first and no stream starves behind a prompt; the rest is given in order of
+arrival. The oldest request is never preempted, so somebody always gets to the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from mm35local.engine.backend import Chunk
+from mm35local.engine.request import Request
+
+HEADROOM = 32
+"""Cells kept for the growth of every admitted request, so that admitting one does not at once preempt another."""
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """The step: preempt these, youngest first, then compute those."""
+
+    preempted: tuple[Request, ...]
+    chunks: tuple[Chunk, ...]
+
+
+def schedule(running: Collection[Request], *, n_batch: int, num_cells: int) -> Schedule:
+    """Hand out at most `n_batch` tokens; `num_cells` are free or held by sequences that nobody uses.
+
+    When the tokens need more cells, the youngest requests give theirs back.
+    """
+    survivors = sorted(running, key=lambda request: request.arrival)
+    preempted: list[Request] = []
+    while True:
+        chunks = _hand_out(survivors, n_batch)
+        if len(survivors) <= 1 or sum(len(chunk.token_ids) for chunk in chunks) <= num_cells:
+            return Schedule(tuple(preempted), tuple(chunks))
+        victim = survivors.pop()
+        num_cells += victim.num_computed
+        preempted.append(victim)
+
+
+def can_admit(request: Request, running: Iterable[Request], n_ctx: int) -> bool:
+    """Is there room for all its tokens, beside what the running ones have and will soon need?"""
+    return num_reserved(request) + sum(map(num_reserved, running)) <= n_ctx
+
+
+def num_reserved(request: Request) -> int:
+    """Cells of a request while it runs: its tokens and a little growth."""
+    return min(len(request.tokens) + HEADROOM, request.max_total)
+
+
+def _hand_out(requests: Iterable[Request], budget: int) -> list[Chunk]:
+    chunks: list[Chunk] = []
+    for request in sorted(requests, key=lambda request: (request.num_wanted > 1, request.arrival)):
+        num_tokens = min(request.num_wanted, budget)
+        if num_tokens == 0:
+            break
+        chunks.append(_chunk(request, num_tokens))
+        budget -= num_tokens
+    return chunks
+
+
+def _chunk(request: Request, num_tokens: int) -> Chunk:
+    assert request.slot is not None, "only admitted requests are scheduled"
+    start, end = request.num_computed, request.num_computed + num_tokens
+    return Chunk(request.request_id, request.slot, start, request.tokens[start:end], end == len(request.tokens))

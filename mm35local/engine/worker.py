@@ -1,0 +1,151 @@
+"""The engine's process: it owns llama.cpp, because a ggml abort takes its whole process down.
+
+One loop: sleep on the inbox while there is nothing to do, answer what has come, compute one step, send one list of
+events for it. It ends on Shutdown, when the model cannot be loaded, and when its parent is gone.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from mm35local.engine.api import (
+    Cancel,
+    Command,
+    EngineConfig,
+    EngineInfo,
+    Failed,
+    LoadError,
+    Loading,
+    Ready,
+    Shutdown,
+    Submit,
+    Tokenize,
+    Tokenized,
+    WorkerEvent,
+)
+from mm35local.engine.core import EngineCore
+from mm35local.engine.inbox import Inbox
+from mm35local.engine.llama_backend import LlamaBackend
+from mm35local.errors import EngineError, Mm35Error
+from mm35local.native.library import Library, version
+
+SECONDS_BETWEEN_PROGRESS = 0.1
+
+
+def run(config: EngineConfig, connection: Connection) -> None:
+    """The target of the process. Ctrl-C in a terminal is for the parent, which will send Shutdown."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _redirect_output(config.log_path)
+    inbox = Inbox(connection)
+    started = time.monotonic()
+    library = Library(lambda line: print(line, file=sys.stderr))
+    print(version(), file=sys.stderr)
+    try:
+        backend = _load(library, config, inbox, connection)
+    except Mm35Error as error:
+        connection.send([LoadError(error)])
+        return
+    connection.send([Ready(_info(config, backend, time.monotonic() - started))])
+    core = EngineCore(
+        backend,
+        n_ctx=config.n_ctx,
+        num_slots=config.num_slots,
+        n_batch=config.n_batch,
+        max_waiting=config.max_waiting,
+    )
+    _serve(core, backend, inbox, connection)
+    backend.shutdown()
+
+
+def _serve(core: EngineCore, backend: LlamaBackend, inbox: Inbox, connection: Connection) -> None:
+    is_open = True
+    while is_open:
+        commands = inbox.drain(block=not core.has_work)
+        is_open = not any(isinstance(command, Shutdown) for command in commands)
+        _send(connection, [*_handle(commands, core, backend), *core.take_events()])
+        if core.has_work:
+            _send(connection, core.step())
+
+
+def _send(connection: Connection, events: Sequence[WorkerEvent]) -> None:
+    if events:
+        connection.send(events)
+
+
+def _handle(commands: Sequence[Command], core: EngineCore, backend: LlamaBackend) -> list[WorkerEvent]:
+    events: list[WorkerEvent] = []
+    for command in commands:
+        match command:
+            case Submit():
+                events += _submit(command, core)
+            case Cancel():
+                core.cancel(command)
+            case Tokenize():
+                events.append(Tokenized(command.call_id, tuple(backend.tokenize(command.parts))))
+            case Shutdown():
+                core.cancel_all()
+    return events
+
+
+def _submit(command: Submit, core: EngineCore) -> list[WorkerEvent]:
+    """One request's surprise must not take the others with it."""
+    try:
+        core.submit(command)
+    except Exception as error:  # noqa: BLE001
+        traceback.print_exc()
+        core.cancel(Cancel(command.request_id))
+        return [Failed(command.request_id, EngineError(f"the request could not be started: {error}"))]
+    return []
+
+
+def _load(library: Library, config: EngineConfig, inbox: Inbox, connection: Connection) -> LlamaBackend:
+    report = _progress_reporter(connection)
+
+    def on_progress(progress: float) -> bool:
+        report(progress)
+        return not inbox.is_closing
+
+    return LlamaBackend(library, config, on_progress=on_progress, is_cancelled=inbox.is_cancelled)
+
+
+def _progress_reporter(connection: Connection) -> Callable[[float], None]:
+    """Sends at most ten Loading events a second."""
+    next_time = 0.0
+
+    def report(progress: float) -> None:
+        nonlocal next_time
+        if time.monotonic() >= next_time:
+            next_time = time.monotonic() + SECONDS_BETWEEN_PROGRESS
+            connection.send([Loading(progress)])
+
+    return report
+
+
+def _info(config: EngineConfig, backend: LlamaBackend, load_seconds: float) -> EngineInfo:
+    return EngineInfo(
+        n_ctx=config.n_ctx,
+        n_ctx_train=backend.model.n_ctx_train,
+        n_vocab=backend.model.n_vocab,
+        num_slots=config.num_slots,
+        model_bytes=backend.model.num_bytes,
+        load_seconds=load_seconds,
+        device=", ".join(backend.model.device_names()),
+    )
+
+
+def _redirect_output(log_path: Path) -> None:
+    """stdout and stderr, also of native code, go to the end of the log; a crash leaves its stack there."""
+    log_path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+    faulthandler.enable()

@@ -1,0 +1,64 @@
+"""Who gets which tokens: decodes first, prompts in order of arrival, and the youngest gives way."""
+
+from __future__ import annotations
+
+from mm35local.engine.request import Request
+from mm35local.engine.scheduler import HEADROOM, can_admit, num_reserved, schedule
+from mm35local.types import SamplingParams
+
+
+def make_request(arrival: int, num_tokens: int, num_computed: int, max_total: int = 1000) -> Request:
+    tokens = list(range(100, 100 + num_tokens))
+    return Request(
+        request_id=arrival,
+        arrival=arrival,
+        params=SamplingParams(),
+        tokens=tokens,
+        num_prompt_tokens=num_tokens,
+        max_total=max_total,
+        slot=arrival,
+        num_computed=num_computed,
+    )
+
+
+def test_decodes_come_before_an_older_prompt() -> None:
+    prompt, younger_stream = make_request(1, 100, 0), make_request(2, 11, 10)
+    plan = schedule([prompt, younger_stream], n_batch=16, num_cells=1000)
+    assert [(chunk.request_id, chunk.start, len(chunk.token_ids)) for chunk in plan.chunks] == [(2, 10, 1), (1, 0, 15)]
+    assert [chunk.wants_token for chunk in plan.chunks] == [True, False]
+    assert list(plan.chunks[1].token_ids) == list(range(100, 115))
+
+
+def test_prompts_are_computed_in_order_of_arrival_within_the_budget() -> None:
+    requests = [make_request(3, 10, 0), make_request(1, 10, 4), make_request(2, 10, 0)]
+    plan = schedule(requests, n_batch=12, num_cells=1000)
+    assert [(chunk.request_id, len(chunk.token_ids), chunk.wants_token) for chunk in plan.chunks] == [
+        (1, 6, True),
+        (2, 6, False),
+    ]
+
+
+def test_the_youngest_are_preempted_until_the_rest_fits_and_no_more() -> None:
+    requests = [make_request(number, 11, 10) for number in (1, 2, 3, 4)]
+    plan = schedule(requests, n_batch=16, num_cells=3)
+    assert [request.request_id for request in plan.preempted] == [4]
+    assert [chunk.request_id for chunk in plan.chunks] == [1, 2, 3]
+
+
+def test_the_oldest_is_never_preempted() -> None:
+    plan = schedule([make_request(1, 11, 10)], n_batch=16, num_cells=0)
+    assert not plan.preempted
+    assert len(plan.chunks) == 1
+
+
+def test_nothing_running_is_an_empty_plan() -> None:
+    plan = schedule([], n_batch=16, num_cells=10)
+    assert plan.chunks == ()
+
+
+def test_admission_keeps_room_for_growth_but_not_beyond_the_end() -> None:
+    assert num_reserved(make_request(1, 100, 0)) == 100 + HEADROOM
+    assert num_reserved(make_request(1, 100, 0, max_total=101)) == 101
+    running = [make_request(1, 100, 100)]
+    assert can_admit(make_request(2, 100, 0), running, n_ctx=2 * (100 + HEADROOM))
+    assert not can_admit(make_request(2, 100, 0), running, n_ctx=2 * (100 + HEADROOM) - 1)

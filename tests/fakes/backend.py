@@ -1,0 +1,116 @@
+"""A predictable backend: the next token is a hash of the cells, so a wrong cell gives a wrong answer.
+
+It refuses what llama.cpp would refuse (a gap in the positions, more cells than there are), and fails when told to.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+
+from mm35local.engine.backend import NO_CELLS, Chunk
+from mm35local.errors import DecodeFailed
+from mm35local.types import SamplingParams
+
+N_VOCAB = 64
+EOG = 0
+
+
+def next_token(tokens: Sequence[int], params: SamplingParams, num_drawn: int) -> int:
+    """What follows `tokens`; with a temperature also the seed and the number of earlier draws matter."""
+    drawn = (params.seed, num_drawn) if params.temperature > 0 else ()
+    return zlib.crc32(repr((list(tokens), drawn)).encode()) % N_VOCAB
+
+
+def expected_answer(prompt: Sequence[int], params: SamplingParams, n_ctx: int) -> list[int]:
+    """What one request alone must give."""
+    tokens = list(prompt)
+    limit = n_ctx if params.max_tokens is None else len(prompt) + params.max_tokens
+    while len(tokens) < limit:
+        token_id = next_token(tokens, params, len(tokens) - len(prompt))
+        if token_id == EOG and not params.ignore_eos:
+            break
+        tokens.append(token_id)
+    return tokens[len(prompt) :]
+
+
+class FakeBackend:
+    """Whoever needs more than `capacity` cells has miscounted; `faults` gives a DecodeFailed code per compute call.
+
+    `num_real_cells` fewer than the books say: beyond them compute says NO_CELLS.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_slots: int,
+        capacity: int,
+        n_batch: int,
+        faults: Iterator[int] | None = None,
+        is_poisoned: Callable[[Chunk], bool] = lambda chunk: False,
+        can_trim: bool = True,
+        num_real_cells: int | None = None,
+    ) -> None:
+        self.cells: list[list[int]] = [[] for _ in range(num_slots)]
+        self.opened: dict[int, SamplingParams] = {}
+        self.num_drawn: dict[int, int] = {}
+        self.num_computed = 0
+        self.steps: list[tuple[Chunk, ...]] = []
+        self._capacity = capacity
+        self._n_batch = n_batch
+        self._faults = faults
+        self._is_poisoned = is_poisoned
+        self._can_trim = can_trim
+        self._num_real_cells = capacity if num_real_cells is None else num_real_cells
+
+    @property
+    def n_vocab(self) -> int:
+        return N_VOCAB
+
+    def is_eog(self, token_id: int) -> bool:
+        return token_id == EOG
+
+    def open(self, request_id: int, params: SamplingParams, prompt: Sequence[int]) -> None:
+        assert request_id not in self.opened, "a request is opened once"
+        assert prompt, "a prompt is never empty"
+        self.opened[request_id] = params
+        self.num_drawn[request_id] = 0
+
+    def close(self, request_id: int) -> None:
+        self.opened.pop(request_id, None)
+
+    def compute(self, chunks: Sequence[Chunk]) -> list[int | None]:
+        assert 0 < sum(len(chunk.token_ids) for chunk in chunks) <= self._n_batch, "a step fits the batch"
+        assert len({chunk.slot for chunk in chunks}) == len(chunks), "a slot has one request"
+        for chunk in chunks:
+            assert chunk.start == len(self.cells[chunk.slot]), "positions are contiguous"
+            self.cells[chunk.slot] += chunk.token_ids
+        self._check(chunks)
+        self.steps.append(tuple(chunks))
+        self.num_computed += sum(len(chunk.token_ids) for chunk in chunks)
+        return [self._draw(chunk) if chunk.wants_token else None for chunk in chunks]
+
+    def trim(self, slot: int, num_tokens: int) -> int:
+        assert num_tokens <= len(self.cells[slot]), "nobody keeps what was never computed"
+        kept = num_tokens if self._can_trim or num_tokens == len(self.cells[slot]) else 0
+        del self.cells[slot][kept:]
+        return kept
+
+    def _check(self, chunks: Sequence[Chunk]) -> None:
+        code = next(self._faults, 0) if self._faults else 0
+        if any(map(self._is_poisoned, chunks)):
+            code = -3
+        num_used = sum(map(len, self.cells))
+        assert num_used <= self._capacity, "more cells than there are"
+        if num_used > self._num_real_cells:
+            code = NO_CELLS
+        if code == NO_CELLS:
+            for chunk in chunks:
+                del self.cells[chunk.slot][chunk.start :]
+        if code:
+            raise DecodeFailed(code)
+
+    def _draw(self, chunk: Chunk) -> int:
+        num_drawn = self.num_drawn[chunk.request_id]
+        self.num_drawn[chunk.request_id] = num_drawn + 1
+        return next_token(self.cells[chunk.slot], self.opened[chunk.request_id], num_drawn)
