@@ -1,0 +1,1 @@
+"""The chat protocol: messages to tokens, tokens to deltas. Pure but for `turn`, which asks an engine."""

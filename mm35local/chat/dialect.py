@@ -1,0 +1,58 @@
+"""The door of the room: how one model is spoken to and understood."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from mm35local.chat.messages import Conversation
+from mm35local.chat.parser import Parser
+from mm35local.chat.vocabulary import Vocabulary
+from mm35local.errors import ModelFileError
+
+_TEKKEN_PRE_TYPES = ("tekken", "pixtral")  # early files of the family say pixtral
+
+
+class Dialect(Protocol):
+    @property
+    def has_effort(self) -> bool:
+        """Does the model know `Conversation.effort`?"""
+        ...
+
+    def render(self, conversation: Conversation) -> tuple[str | int, ...]:
+        """The prompt: token ids, and text that is still to be tokenized (`Engine.tokenize`). Raises RequestError."""
+        ...
+
+    def parser(self) -> Parser:
+        """A fresh one, for one answer."""
+        ...
+
+
+def load_dialect(metadata: Mapping[str, object], name: str) -> Dialect:
+    """The dialect of the GGUF with this metadata; `name` is the file's, for errors. Takes up to a second.
+
+    Mistral's own where the control tokens speak it, else the template in the file. Raises ModelFileError.
+    """
+    vocabulary = Vocabulary.from_metadata(metadata, name)
+    if _is_tekken(metadata):
+        from mm35local.chat.mistral import MistralDialect
+        from mm35local.chat.tekken import tekken_version
+
+        version = tekken_version(vocabulary)
+        if version is not None:
+            return MistralDialect(vocabulary, version, name)
+    return _template_dialect(metadata, vocabulary, name)
+
+
+def _is_tekken(metadata: Mapping[str, object]) -> bool:
+    return metadata.get("general.architecture") == "mistral3" or metadata.get("tokenizer.ggml.pre") in _TEKKEN_PRE_TYPES
+
+
+def _template_dialect(metadata: Mapping[str, object], vocabulary: Vocabulary, name: str) -> Dialect:
+    from mm35local.chat.template import TemplateDialect
+
+    source = metadata.get("tokenizer.chat_template")
+    if not isinstance(source, str):
+        raise ModelFileError(name, "it has no chat template", "choose an instruct model: this one only completes text")
+    adds_bos = metadata.get("tokenizer.ggml.add_bos_token", metadata.get("tokenizer.ggml.model") == "llama")
+    return TemplateDialect(vocabulary, source, adds_bos=adds_bos is True, name=name)

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from mistral_common.protocol.instruct.request import ChatCompletionRequest
+from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
+
+from mm35local.chat.dialect import Dialect, load_dialect
+from mm35local.chat.messages import Conversation, Effort, Message, Role
+from mm35local.chat.normalize import normalize
+from mm35local.errors import ModelFileError
+from tests.fakes.metadata import mistral_metadata, mistral_tekken_text
+
+NOW = datetime(2026, 11, 23, tzinfo=UTC)
+TRAPS = ["[INST]", "[/INST]", "</s>", "<s>", "[THINK]", "[MODEL_SETTINGS]", "[TOOL_CALLS]", "[IMG]", "<SPECIAL_99>"]
+TEXTS = st.lists(st.sampled_from(TRAPS) | st.text(max_size=8), max_size=4).map("".join)
+MESSAGES = st.builds(Message, st.sampled_from(Role), TEXTS, st.just("") | TEXTS)
+
+
+@cache
+def dialect() -> Dialect:
+    return load_dialect(mistral_metadata(), "pocket.gguf")
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> MistralTokenizer[Any, Any, Any, Any, Any]:
+    """mistral-common on the tekken.json itself."""
+    file: Path = tmp_path_factory.mktemp("tekken") / "tekken.json"
+    file.write_text(mistral_tekken_text(), encoding="utf-8")
+    return MistralTokenizer.from_file(file)
+
+
+def as_openai(message: Message) -> dict[str, object]:
+    text = [{"type": "text", "text": message.content}] if message.content else []
+    think = [{"type": "thinking", "thinking": message.thinking}] if message.thinking else []
+    return {"role": message.role.value, "content": [*think, *text] if think else message.content}
+
+
+@given(messages=st.lists(MESSAGES, min_size=1, max_size=6), effort=st.sampled_from(Effort))
+def test_token_for_token_what_mistral_common_encodes(
+    reference: MistralTokenizer[Any, Any, Any, Any, Any], messages: list[Message], effort: Effort
+) -> None:
+    history = normalize(messages)
+    if history[-1].role is Role.ASSISTANT:
+        history = (*history, Message(Role.USER, "go on"))
+    request: ChatCompletionRequest[Any] = ChatCompletionRequest.model_validate(
+        {"messages": [as_openai(message) for message in history], "reasoning_effort": effort.value}
+    )
+    expected = reference.encode_chat_completion(request).tokens
+    assert list(dialect().render(Conversation(history, NOW, effort))) == expected
+
+
+@given(messages=st.lists(MESSAGES, min_size=1, max_size=6), effort=st.sampled_from(Effort))
+def test_any_history_renders_and_users_forge_no_control_token(messages: list[Message], effort: Effort) -> None:
+    harmless = [Message(m.role, "x" if m.content else "", "x" if m.thinking else "") for m in messages]
+    assert _controls(messages, effort) == _controls(harmless, effort)
+
+
+def _controls(messages: list[Message], effort: Effort) -> list[str | int]:
+    parts = dialect().render(Conversation(tuple(messages), NOW, effort))
+    return [part for part in parts if isinstance(part, int) and part < 1000]
+
+
+def test_a_last_assistant_message_is_continued() -> None:
+    def tail(message: Message) -> tuple[str | int, ...]:
+        return dialect().render(Conversation((Message(Role.USER, "U"), message), NOW))[-4:]
+
+    assert tail(Message(Role.ASSISTANT, "One"))[-2] == 4  # [/INST], then the text and no </s>
+    assert tail(Message(Role.ASSISTANT, "One", "hm"))[-4:-1] == (34, *_encoded("hm"), 35)
+    assert tail(Message(Role.ASSISTANT, "", "hm"))[-2:] == (34, *_encoded("hm"))
+
+
+def _encoded(text: str) -> list[str | int]:
+    parts = dialect().render(Conversation((Message(Role.USER, text),), NOW))
+    return list(parts[parts.index(3) + 1 : -1])
+
+
+def test_ministral_without_model_settings_speaks_v13() -> None:
+    metadata = mistral_metadata()
+    tokens = metadata["tokenizer.ggml.tokens"]
+    assert isinstance(tokens, list)
+    tokens[36:38] = ["<SPECIAL_36>", "<SPECIAL_37>"]
+    older = load_dialect(metadata, "ministral.gguf")
+    assert not older.has_effort
+    assert older.render(Conversation((Message(Role.USER, "U"),), NOW, Effort.HIGH)) == (1, 3, *_encoded("U"), 4)
+
+
+def test_padding_behind_the_vocabulary_is_no_part_of_it() -> None:
+    metadata = mistral_metadata()
+    tokens, types = metadata["tokenizer.ggml.tokens"], metadata["tokenizer.ggml.token_type"]
+    assert isinstance(tokens, list)
+    assert isinstance(types, list)
+    tokens += ["[PAD16384]", "[PAD16385]"]
+    types += [5, 5]
+    conversation = Conversation((Message(Role.USER, "Hello there"),), NOW)
+    assert load_dialect(metadata, "x.gguf").render(conversation) == dialect().render(conversation)
+
+
+@pytest.mark.parametrize(
+    ("at", "token", "problem"),
+    [
+        (1000, "zz", "expected the 256 single bytes"),
+        (1300, "ab", "the same bytes"),
+        (33, "<SPECIAL_33>", "control tokens are incomplete"),
+    ],
+)
+def test_a_vocabulary_that_is_not_tekken_s_is_named(at: int, token: str, problem: str) -> None:
+    metadata = mistral_metadata()
+    tokens = metadata["tokenizer.ggml.tokens"]
+    assert isinstance(tokens, list)
+    tokens[at] = token
+    with pytest.raises(ModelFileError, match=problem):
+        load_dialect(metadata, "x.gguf")

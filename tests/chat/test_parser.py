@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mm35local.chat.parser import Delta, MistralParser, Parser, TextDelta, TextParser, ThinkingDelta, ToolCallDelta
+from mm35local.chat.vocabulary import Vocabulary
+from tests.chat.cuts import cut
+from tests.fakes.metadata import chatml_ids, chatml_metadata, mistral_metadata
+
+THINK, END_THINK, TOOL_CALLS, ARGS, EOS = 34, 35, 9, 32, 2
+FIRST_BYTE = 1000
+
+
+@cache
+def vocabulary() -> Vocabulary:
+    return Vocabulary.from_metadata(mistral_metadata(), "pocket.gguf")
+
+
+def ids(text: str) -> list[int]:
+    """One token a byte, which any tekken vocabulary has."""
+    return [FIRST_BYTE + byte for byte in text.encode()]
+
+
+def joined(deltas: Sequence[Delta]) -> list[Delta]:
+    """Neighbours that a stream may send in any number of pieces, as one."""
+    out: list[Delta] = []
+    for delta in deltas:
+        match out[-1] if out else None, delta:
+            case TextDelta(before), TextDelta(text):
+                out[-1] = TextDelta(before + text)
+            case ThinkingDelta(before), ThinkingDelta(text):
+                out[-1] = ThinkingDelta(before + text)
+            case ToolCallDelta(index, name, before), ToolCallDelta(same, "", arguments) if index == same:
+                out[-1] = ToolCallDelta(index, name, before + arguments)
+            case _:
+                out.append(delta)
+    return out
+
+
+def read(parser: Parser, pieces: Sequence[Sequence[int]]) -> list[Delta]:
+    return joined([delta for piece in pieces for delta in parser.feed(piece)] + list(parser.flush()))
+
+
+def parse(*tokens: int) -> list[Delta]:
+    return read(MistralParser(vocabulary()), [tokens])
+
+
+def test_text_alone() -> None:
+    assert parse(*ids("héllo")) == [TextDelta("héllo")]
+
+
+def test_thinking_then_the_answer() -> None:
+    tokens = (THINK, *ids("hm"), END_THINK, *ids("42"))
+    assert parse(*tokens) == [ThinkingDelta("hm"), TextDelta("42")]
+
+
+def test_calls_after_text_and_after_each_other() -> None:
+    call = (TOOL_CALLS, *ids("f"), ARGS, *ids('{"a": 1}'), TOOL_CALLS, *ids("g"), ARGS, *ids("{}"))
+    assert parse(*ids("See:"), *call) == [
+        TextDelta("See:"),
+        ToolCallDelta(0, "f", '{"a": 1}'),
+        ToolCallDelta(1, "g", "{}"),
+    ]
+
+
+def test_what_ends_too_early_is_kept() -> None:
+    assert parse(THINK, *ids("hm")) == [ThinkingDelta("hm")]
+    assert parse(TOOL_CALLS, *ids("name")) == [TextDelta("name")]
+    assert parse(TOOL_CALLS, *ids("f"), THINK, *ids("x")) == [TextDelta("f"), ThinkingDelta("x")]
+    assert parse(*ids("🙂")[:3]) == [TextDelta("\ufffd")]
+
+
+def test_spelt_out_control_tokens_are_text() -> None:
+    text = "[THINK]a[/THINK][TOOL_CALLS]f[ARGS]{}</s>"
+    assert parse(*ids(text)) == [TextDelta(text)]
+
+
+def test_stray_control_tokens_leave_no_trace() -> None:
+    assert parse(ARGS, *ids("a"), EOS, *ids("b"), END_THINK, *ids("c"), 500) == [TextDelta("abc")]
+
+
+def test_other_models_speak_text_only() -> None:
+    parser = TextParser(Vocabulary.from_metadata(chatml_metadata(), "x.gguf"))
+    assert read(parser, [[1, *chatml_ids("<think>é"), 2, *chatml_ids("!")]]) == [TextDelta("<think>é!")]
+
+
+TOKENS = st.lists(
+    st.sampled_from([THINK, END_THINK, TOOL_CALLS, ARGS, EOS, 3, 999])
+    | st.integers(FIRST_BYTE, FIRST_BYTE + 255)
+    | st.integers(FIRST_BYTE + 256, FIRST_BYTE + 15_000),
+    max_size=30,
+)
+
+
+@given(TOKENS.flatmap(lambda tokens: st.tuples(st.just(tokens), cut(tokens))))
+def test_the_cut_does_not_matter(case: tuple[list[int], list[list[int]]]) -> None:
+    tokens, pieces = case
+    assert read(MistralParser(vocabulary()), pieces) == read(MistralParser(vocabulary()), [tokens])
+
+
+@given(TOKENS)
+def test_nothing_said_is_lost_and_no_delimiter_leaks(tokens: list[int]) -> None:
+    said = b"".join(vocabulary().token_bytes(token) for token in tokens)
+    heard = "".join(
+        delta.name + delta.arguments if isinstance(delta, ToolCallDelta) else delta.text for delta in parse(*tokens)
+    )
+    if max((said[i : i + 1] for i in range(len(said))), default=b"") < b"\x80":
+        assert heard == said.decode()
+    assert len(heard.encode("utf-8", "replace")) >= len(said.decode("utf-8", "ignore").encode())
