@@ -1,0 +1,97 @@
+"""Holds the port and runs the server on it until a signal ends it.
+
+Invariant: the port is ours before anything is loaded, and idle costs nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import signal
+import socket
+from collections.abc import Generator
+from contextlib import contextmanager
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from mm35local.errors import PortInUse, ServerError
+from mm35local.server.service import Service
+
+_DRAIN_SECONDS = 5
+
+
+def open_socket(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes any free one. Raises PortInUse, or ServerError for an impossible address."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen()  # only a listening socket keeps others, who also reuse addresses, from the port
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise PortInUse(host, port) from error
+        raise ServerError(
+            f"cannot listen on {host}:{port}: {error.strerror}", "choose another --host or --port"
+        ) from error
+    return listener
+
+
+def serve(app: FastAPI, listener: socket.socket) -> None:
+    """Serves `app` (of `create_app`) until SIGINT or SIGTERM; running answers end with an error, then it returns."""
+
+    async def run() -> None:
+        await quiet_server(app).serve([listener])
+
+    asyncio.run(run())
+
+
+def quiet_server(app: FastAPI) -> Server:
+    """For callers with a loop of their own: `await quiet_server(app).serve([listener])`."""
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        log_level="warning",
+        server_header=False,
+        date_header=False,
+        ws="none",
+        timeout_graceful_shutdown=_DRAIN_SECONDS,
+    )
+    return Server(config, app.state.service)
+
+
+class Server(uvicorn.Server):
+    """Sleeps until it is told to end, where uvicorn looks ten times a second."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self._service = service
+        self._exit = asyncio.Event()
+
+    async def main_loop(self) -> None:
+        await self.on_tick(0)
+        if not self.should_exit:
+            await self._exit.wait()
+        await self._service.aclose()  # so that open streams end now, and as they should
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Also for callers: asks the server to end."""
+        super().handle_exit(sig, frame)
+        self._exit.set()
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Signals as events of the loop: `serve` returns, where uvicorn would raise the signal again."""
+        loop = asyncio.get_running_loop()
+        signals = (signal.SIGINT, signal.SIGTERM)
+        for number in signals:
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        try:
+            yield
+        finally:
+            for number in signals:
+                loop.remove_signal_handler(number)

@@ -1,0 +1,27 @@
+"""What the server serves: the facts about the one loaded model that requests and clients need."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mm35local.chat.messages import Effort
+from mm35local.types import SamplingParams
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    id: str
+    """Its name on the wire."""
+    metadata: Mapping[str, object]
+    """The GGUF's, from which the chat dialect is made."""
+    size_bytes: int
+    n_ctx_train: int
+    sampling: Mapping[Effort, SamplingParams]
+    """The model's own defaults; a request overrides them field by field."""
+    license: str | None = None
+    reason: str | None = None
+    """Why this model was chosen, in one line, where nobody named one."""
+
+    def sampling_for(self, effort: Effort) -> SamplingParams:
+        return self.sampling.get(effort) or self.sampling.get(Effort.NONE) or SamplingParams()

@@ -1,0 +1,125 @@
+"""Server-sent events: frames while they come, comments while nothing does, and an end that every client understands.
+
+Invariants: the client's going away stops the source at once; whatever happens after the first byte, the stream ends
+with `data: [DONE]`, after an error with an `error` event before it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Coroutine, Mapping
+from typing import Any, TypeVar
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from mm35local.server.problems import Problem, to_problem
+
+PING_SECONDS = 10.0
+GRACE_SECONDS = 1.0
+"""So long an error may still become a plain HTTP answer; then the headers go out."""
+_PING = b": waiting\n\n"
+_DONE = b"data: [DONE]\n\n"
+
+_T = TypeVar("_T")
+
+
+def frame(payload: Mapping[str, Any]) -> bytes:
+    return b"data: " + json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+
+
+def _error_frame(problem: Problem) -> bytes:
+    return b"event: error\n" + frame(problem.body)
+
+
+async def gone(receive: Receive) -> None:
+    """Returns when the client has hung up; only after the whole body was read."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def unless_gone(receive: Receive, work: Coroutine[Any, Any, _T]) -> _T | None:
+    """The result of `work`, or None if the client hung up first: then it is cancelled."""
+    task, hang_up = asyncio.create_task(work), asyncio.create_task(gone(receive))
+    try:
+        await asyncio.wait({task, hang_up}, return_when=asyncio.FIRST_COMPLETED)
+        return task.result() if task.done() else None
+    finally:
+        await _stop(task, hang_up)
+
+
+async def _stop(*tasks: asyncio.Task[Any]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class EventStream(Response):
+    """Sends `frames`, which it closes. An error before the first frame is an HTTP answer of its own."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, frames: AsyncGenerator[bytes, None], headers: Mapping[str, str] | None = None) -> None:
+        self._frames = frames
+        self.background = None
+        self.status_code = 200
+        self.init_headers({"Cache-Control": "no-cache", "X-Accel-Buffering": "no", **(headers or {})})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        wire = _Wire(send, self.raw_headers)
+        pings = asyncio.create_task(self._ping(wire))
+        try:
+            problem = await unless_gone(receive, self._pump(wire))
+        finally:
+            await _stop(pings)
+            await self._frames.aclose()
+        if problem is None:
+            return
+        if wire.is_open:
+            await wire.write(_error_frame(problem))
+            await wire.end()
+        else:
+            await problem.response()(scope, receive, send)
+
+    async def _pump(self, wire: _Wire) -> Problem | None:
+        """Sends every frame and the end, or returns what went wrong."""
+        try:
+            async for data in self._frames:
+                await wire.write(data)
+        except Exception as error:  # noqa: BLE001 the HTTP catch-all, for what happens after the headers
+            return to_problem(error)
+        await wire.end()
+        return None
+
+    async def _ping(self, wire: _Wire) -> None:
+        """Opens the stream if nothing came within the grace time, then keeps the line warm."""
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(GRACE_SECONDS)
+        while True:
+            idle = loop.time() - wire.written_at
+            if not wire.is_open or idle >= PING_SECONDS:
+                await wire.write(_PING)
+                idle = 0.0
+            await asyncio.sleep(PING_SECONDS - idle)
+
+
+class _Wire:
+    """One response's way to the client: headers before the first byte, whole frames only."""
+
+    def __init__(self, send: Send, headers: list[tuple[bytes, bytes]]) -> None:
+        self._send = send
+        self._headers = headers
+        self.is_open = False
+        self.written_at = 0.0
+
+    async def write(self, data: bytes) -> None:
+        self.written_at = asyncio.get_running_loop().time()
+        if not self.is_open:
+            self.is_open = True
+            await self._send({"type": "http.response.start", "status": 200, "headers": self._headers})
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def end(self) -> None:
+        await self.write(_DONE)
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})

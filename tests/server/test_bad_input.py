@@ -1,0 +1,146 @@
+"""Whatever comes in: a clear 4xx in OpenAI's shape, and the server still answers the next request."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mm35local.server.security import MAX_BODY_BYTES
+from tests.server.conftest import Here, fake_engine, running
+
+MESSAGES = [{"role": "user", "content": "Hi"}]
+
+
+def error_of(reply: Any) -> dict[str, Any]:
+    error: dict[str, Any] = reply.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    return error
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"", "no valid JSON"),
+        (b"{", "no valid JSON"),
+        (b'{"messages": [}', "no valid JSON"),
+        (b"\xff\xfe", "no valid JSON"),
+        (b"[]", "should be an object"),
+        (b"null", "should be an object"),
+        (b'{"messages": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "no valid JSON"),
+        (b'{"messages": [], "x": ' + b'{"a":' * 100_000 + b"1" + b"}" * 100_000 + b"}", "no valid JSON"),
+        (b'{"messages": [{"role": "user", "content": "\\ud83d"}], "x": }', "no valid JSON"),
+        (b'{"temperature": NaN, "messages": [{"role": "user", "content": "x"}]}', "temperature"),
+    ],
+)
+async def test_bodies_that_are_no_request(here: Here, body: bytes, message: str) -> None:
+    reply = await here.client.post("/v1/chat/completions", content=body)
+    assert reply.status_code == 400
+    assert message in error_of(reply)["message"]
+    assert (await here.chat()).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({}, "messages"),
+        ({"messages": []}, "messages"),
+        ({"messages": "Hi"}, "messages"),
+        ({"messages": ["Hi"]}, "messages.0"),
+        ({"messages": [{"content": "Hi"}]}, "messages.0.role"),
+        ({"messages": [{"role": "robot", "content": "Hi"}]}, "messages.0.role"),
+        ({"messages": [{"role": "user"}]}, "messages.0"),
+        ({"messages": [{"role": "user", "content": 5}]}, "messages.0.content"),
+        ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages.0.content"),
+        ({"messages": [{"role": "user", "content": ["Hi"]}]}, "messages.0.content"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages.0.content"),
+        ({"messages": [*MESSAGES, {"role": "assistant", "tool_calls": [{"id": "x"}]}]}, "messages.1"),
+        ({"messages": MESSAGES, "temperature": "hot"}, "temperature"),
+        ({"messages": MESSAGES, "temperature": -1}, "temperature"),
+        ({"messages": MESSAGES, "top_p": 1.5}, "top_p"),
+        ({"messages": MESSAGES, "max_tokens": 0}, "max_tokens"),
+        ({"messages": MESSAGES, "max_tokens": 10**20}, "max_tokens"),
+        ({"messages": MESSAGES, "seed": 10**30}, "seed"),
+        ({"messages": MESSAGES, "stop": 5}, "stop"),
+        ({"messages": MESSAGES, "stop": ["a"] * 17}, "stop"),
+        ({"messages": MESSAGES, "stop": ["a" * 513]}, "stop.0"),
+        ({"messages": MESSAGES, "stream": "perhaps"}, "stream"),
+        ({"messages": MESSAGES, "reasoning_effort": "extreme"}, "reasoning_effort"),
+        ({"messages": MESSAGES, "n": 2}, "n"),
+        ({"messages": MESSAGES, "tools": [{"type": "function"}]}, "tools"),
+        ({"messages": MESSAGES, "tool_choice": "required"}, "tool_choice"),
+        ({"messages": MESSAGES, "response_format": {"type": "json_object"}}, "response_format"),
+        ({"messages": MESSAGES, "logprobs": True}, "logprobs"),
+        ({"messages": MESSAGES, "logit_bias": {"1": 1}}, "logit_bias"),
+        ({"messages": MESSAGES, "thinking": {"type": "enabled"}}, "thinking"),
+    ],
+)
+async def test_the_wrong_field_is_named(here: Here, body: dict[str, Any], param: str) -> None:
+    reply = await here.client.post("/v1/chat/completions", json=body)
+    assert reply.status_code == 400
+    error = error_of(reply)
+    assert (error["param"], error["type"]) == (param, "invalid_request_error")
+    assert param.split(".")[0] in error["message"]
+    assert here.engine.records == []
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("content", "max_tokens", "numbers"), [("x" * 5000, None, ("1024", "5019")), ("x", 2000, ("1024", "20", "2000"))]
+)
+async def test_too_much_for_the_context(
+    here: Here, stream: bool, content: str, max_tokens: int | None, numbers: tuple[str, ...]
+) -> None:
+    reply = await here.chat(content, max_tokens=max_tokens, stream=stream)
+    assert reply.status_code == 400
+    error = error_of(reply)
+    assert error["code"] == "context_length_exceeded"
+    assert all(number in error["message"] for number in numbers)
+
+
+async def test_a_body_that_is_too_long(here: Here) -> None:
+    async def endless() -> Any:
+        for _ in range(MAX_BODY_BYTES // (1 << 20) + 1):
+            yield b" " * (1 << 20)
+
+    for content in (b" " * (MAX_BODY_BYTES + 1), endless()):
+        reply = await here.client.post("/v1/chat/completions", content=content)
+        assert reply.status_code == 413
+        assert "64 MiB" in error_of(reply)["message"]
+
+
+async def test_paths_and_methods_that_do_not_exist(here: Here) -> None:
+    assert error_of(await here.client.get("/v1/nothing"))["type"] == "not_found_error"
+    reply = await here.client.get("/v1/chat/completions")
+    assert (reply.status_code, reply.headers["allow"]) == (405, "POST")
+    error_of(reply)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+FIELDS = ("stop", "temperature", "max_tokens", "seed", "tools", "n", "stream_options", "reasoning", "model")
+ODD_MESSAGES = st.lists(
+    st.fixed_dictionaries({"role": st.sampled_from(["user", "system", "assistant", "tool"]), "content": JSON}),
+    max_size=4,
+)
+BODIES = st.fixed_dictionaries(
+    {"messages": JSON | st.just(MESSAGES) | ODD_MESSAGES}, optional=dict.fromkeys(FIELDS, JSON)
+)
+
+
+@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(BODIES, max_size=8))
+def test_no_json_at_all_makes_the_server_fail(bodies: list[Any]) -> None:
+    async def send() -> list[int]:
+        async with running(fake_engine()) as here:
+            replies = [await here.client.post("/v1/chat/completions", content=json.dumps(body)) for body in bodies]
+            return [reply.status_code for reply in replies]
+
+    assert set(asyncio.run(send())) <= {200, 400}

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.server.conftest import Here, fake_engine, running
+
+KEY = "s3cret-ключ"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:8080", "localhost", "LOCALHOST:1", "[::1]:8080"])
+async def test_names_of_this_machine(here: Here, host: str) -> None:
+    assert (await here.client.get("/health", headers={"host": host})).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example:8080", "127.0.0.1.evil.example", "[::2]", ""])
+async def test_other_names_are_refused(here: Here, host: str) -> None:
+    reply = await here.client.get("/health", headers={"host": host})
+    assert (reply.status_code, reply.json()["error"]["code"]) == (403, "host_not_allowed")
+
+
+@pytest.mark.parametrize(
+    ("header", "status"),
+    [
+        (f"Bearer {KEY}", 200),
+        (f"Bearer {KEY}x", 401),
+        (KEY, 401),
+        ("Bearer ", 401),
+        (None, 401),
+    ],
+)
+async def test_the_key_opens_the_door(header: str | None, status: int) -> None:
+    headers = {} if header is None else {b"authorization": header.encode()}
+    async with running(fake_engine(), api_key=KEY) as here:
+        reply = await here.client.get("/v1/models", headers=headers)
+        assert reply.status_code == status
+        if status == 401:
+            assert reply.json()["error"]["code"] == "invalid_api_key"
+            assert KEY not in reply.text
+        assert (await here.client.get("/health")).status_code == 200
