@@ -1,0 +1,78 @@
+"""The terminal chat as an application: it joins the session, the link to the server and the chat screen.
+
+Importing this loads Textual and HTTP, never a model library.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import ClassVar
+
+from textual.app import App
+from textual.binding import Binding, BindingType
+
+from mm35local.errors import UsageError
+from mm35local.tui.client import ServerClient
+from mm35local.tui.connection import Connection
+from mm35local.tui.options import ChatOptions
+from mm35local.tui.screens.chat import ChatScreen
+from mm35local.tui.session import ChatSession
+from mm35local.tui.theme import DARK, LIGHT
+
+
+class ChatApp(App[None]):
+    TITLE = "mm35"
+    CSS_PATH = "app.tcss"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("ctrl+q", "quit", "Quit", tooltip="Leave; a server that this chat started ends too", priority=True),
+        Binding("f2", "light", "Light or dark", show=False),
+        Binding("ctrl+p", "command_palette", "All commands", show=False, priority=True),
+    ]
+
+    def __init__(self, options: ChatOptions) -> None:
+        """Raises UsageError if the options name no proper address."""
+        super().__init__()
+        # Over ssh every frame of an animation is traffic, and none of ours tells anything.
+        self.animation_level = "none"
+        self.register_theme(DARK)
+        self.register_theme(LIGHT)
+        self.theme = DARK.name
+        self._client = ServerClient(options.url, options.api_key)
+        self.session = ChatSession(self._client, options)
+        self.connection = Connection(self._client, options.api_key, options.launch)
+        self._reason = options.reason or ""
+
+    def get_default_screen(self) -> ChatScreen:
+        return ChatScreen(self.session, self.connection, self._reason)
+
+    def action_light(self) -> None:
+        self.theme = LIGHT.name if self.current_theme.dark else DARK.name
+
+    async def aclose(self) -> None:
+        """After the screen is gone: keep what is not kept yet, stop the server if it is ours."""
+        try:
+            await self.session.close()
+        finally:
+            await self.connection.close()
+            await self._client.aclose()
+
+
+def run_chat(options: ChatOptions) -> int:
+    """Open the chat and stay until the person leaves; answers the exit code.
+
+    Raises UsageError where there is no terminal, or the options name no proper address.
+    """
+    # Textual draws on stderr.
+    if not all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
+        raise UsageError("the terminal chat needs a terminal", 'to answer on stdout: mm35 chat -p "question"')
+    return asyncio.run(_run(options))
+
+
+async def _run(options: ChatOptions) -> int:
+    app = ChatApp(options)
+    try:
+        await app.run_async()
+    finally:
+        await app.aclose()
+    return app.return_code or 0

@@ -1,0 +1,143 @@
+"""The chat's side of HTTP: `/health`, and one streamed answer as typed events.
+
+Closing the event stream early closes the connection, which is how the server learns that nobody waits any more.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+from pydantic import ValidationError
+
+from mm35local.errors import ServerError, ServerUnreachable, UsageError
+from mm35local.tui.events import ChatEvent, Ended, Health, Opened
+from mm35local.tui.sse import iter_data
+from mm35local.tui.wire import SERVER_NAME, HealthBody, read_chunk, read_error
+
+CONNECT_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class ChatMessage:
+    role: str
+    """"system", "user" or "assistant"."""
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """None leaves the choice to the server."""
+
+    messages: tuple[ChatMessage, ...]
+    model: str = "default"
+    effort: str | None = None
+    temperature: float | None = None
+    max_tokens: int | None = None
+
+    def body(self) -> dict[str, Any]:
+        optional = {
+            "reasoning_effort": self.effort,
+            "temperature": self.temperature,
+            "max_tokens": self.max_tokens,
+        }
+        return {
+            "model": self.model,
+            "messages": [{"role": message.role, "content": message.content} for message in self.messages],
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            **{name: value for name, value in optional.items() if value is not None},
+        }
+
+
+class ServerClient:
+    """Talks to one server; owns its connections, so `aclose` it."""
+
+    def __init__(self, url: str, api_key: str | None = None) -> None:
+        """Raises UsageError if `url` is no http(s) address. A trailing /v1 is fine."""
+        self.url = _checked(url)
+        self._http = httpx.AsyncClient(
+            base_url=self.url,
+            headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
+            # An answer may be minutes away while a long prompt is read; Esc ends a wait, not a clock.
+            timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),
+            trust_env=not _is_loopback(self.url),
+            verify=self.url.startswith("https:"),
+        )
+
+    async def aclose(self) -> None:
+        await self._http.aclose()
+
+    async def health(self) -> Health:
+        """The server's health. Raises ServerUnreachable if nothing answers, ServerError if it is not one of ours."""
+        try:
+            reply = await self._http.get("/health", timeout=CONNECT_SECONDS)
+            body = HealthBody.model_validate_json(reply.content)
+        except httpx.HTTPError as problem:
+            raise ServerUnreachable(self.url, _describe(problem)) from problem
+        except ValidationError as problem:
+            raise self._foreign() from problem
+        if body.server != SERVER_NAME:
+            raise self._foreign()
+        return body.as_health()
+
+    def _foreign(self) -> ServerError:
+        return ServerError(
+            f"another program answers at {self.url}: its /health is not that of an {SERVER_NAME} server",
+            "choose another port with --port, or the address of an mm35 server with --url",
+        )
+
+    async def chat(self, request: ChatRequest) -> AsyncGenerator[ChatEvent, None]:
+        """The events of one answer, `Ended` (and `Usage`) last.
+
+        Raises ServerError with the server's own words, ServerUnreachable when the connection fails or breaks.
+        """
+        try:
+            async with self._http.stream("POST", "/v1/chat/completions", json=request.body()) as reply:
+                if reply.is_error:
+                    raise read_error(reply.status_code, await reply.aread())
+                yield Opened()
+                is_ended = False
+                async for data in iter_data(reply.aiter_bytes()):
+                    for event in read_chunk(data):
+                        is_ended = is_ended or isinstance(event, Ended)
+                        yield event
+        except httpx.HTTPError as problem:
+            raise ServerUnreachable(self.url, _describe(problem)) from problem
+        if not is_ended:
+            raise ServerUnreachable(self.url, "the answer broke off before its end")
+
+
+def _checked(url: str) -> str:
+    hint = "an address looks like http://127.0.0.1:8080"
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL as problem:
+        raise UsageError(f"{url!r} is no address: {problem}", hint) from problem
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise UsageError(f"{url!r} is no http address", hint)
+    return url.rstrip("/").removesuffix("/v1")
+
+
+def _is_loopback(url: str) -> bool:
+    """A proxy of the environment must not stand between us and this machine."""
+    host = httpx.URL(url).host
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _describe(problem: httpx.HTTPError) -> str:
+    match problem:
+        case httpx.ConnectTimeout() | httpx.ReadTimeout():
+            return "no answer in time"
+        case httpx.ConnectError():
+            return "the connection was refused"
+        case httpx.RemoteProtocolError() | httpx.ReadError() | httpx.WriteError():
+            return "the connection broke"
+        case _:
+            return str(problem) or type(problem).__name__

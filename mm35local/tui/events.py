@@ -1,0 +1,66 @@
+"""What the server tells the chat, as plain data: its health, and the events of one answer.
+
+Nothing here knows Textual or HTTP, so `mm35 chat -p` and the screens read the same words.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from mm35local.errors import Mm35Error
+from mm35local.types import Usage
+
+
+class ServerState(StrEnum):
+    LOADING = "loading"
+    READY = "ok"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """The model that a server has loaded, or is loading."""
+
+    id: str
+    n_ctx: int = 0
+    """Tokens one conversation may hold; 0 while unknown."""
+    size_bytes: int = 0
+    reason: str = ""
+    """One line: why this model and no other; empty when it was asked for by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """One answer of `/health`. `progress` (0..1) counts while LOADING, `error` is set once FAILED."""
+
+    state: ServerState
+    progress: float = 0.0
+    model: ModelCard | None = None
+    num_slots: int = 0
+    num_busy_slots: int = 0
+    error: Mm35Error | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The server took the request; the prompt is being read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """More text of the answer, of the thinking before it, or of both."""
+
+    content: str = ""
+    reasoning: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The model ended: "stop", or "length" when max_tokens or the context was used up."""
+
+    finish_reason: str
+
+
+ChatEvent = Opened | Delta | Ended | Usage
+"""`Opened`, then deltas, then `Ended`; `Usage` comes last, from servers that count."""

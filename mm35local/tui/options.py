@@ -1,0 +1,27 @@
+"""What the command line decides for a chat."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mm35local.tui.attach import Launch
+
+
+@dataclass(frozen=True, slots=True)
+class ChatOptions:
+    """None leaves the choice to the server."""
+
+    url: str
+    api_key: str | None = None
+    launch: Launch | None = None
+    """How to start a server where none answers; None never starts one."""
+    history_path: Path | None = None
+    """None keeps conversations in memory only."""
+    system: str | None = None
+    effort: str | None = None
+    temperature: float | None = None
+    max_tokens: int | None = None
+    continue_last: bool = False
+    reason: str | None = None
+    """One line for the start of the chat: why this model."""

@@ -1,0 +1,113 @@
+"""One answer while it comes: its text in parts, its clock and its counts.
+
+Readers keep their own place in a `Growth`, so the screen and the history each take what is new to them.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from mm35local.errors import Mm35Error
+from mm35local.tui.events import ChatEvent, Delta, Ended, Opened
+from mm35local.tui.records import MessageState, Outcome
+from mm35local.types import Usage
+
+
+class Phase(StrEnum):
+    WAITING = "waiting"
+    """The server has not taken the request yet."""
+    PREFILL = "prefill"
+    """It reads the prompt."""
+    THINKING = "thinking"
+    ANSWERING = "answering"
+    DONE = "done"
+
+
+@dataclass(slots=True)
+class Growth:
+    """Text that only grows."""
+
+    parts: list[str] = field(default_factory=list)
+
+    def since(self, num_seen: int) -> tuple[str, int]:
+        """What came after the first `num_seen` parts, and how many parts there are now."""
+        return "".join(self.parts[num_seen:]), len(self.parts)
+
+    @property
+    def text(self) -> str:
+        return "".join(self.parts)
+
+
+@dataclass(slots=True)
+class Reply:
+    """Times are seconds of `time.monotonic`; parts stand for tokens until the server's usage says better."""
+
+    message_id: int
+    model: str
+    phase: Phase = Phase.WAITING
+    content: Growth = field(default_factory=Growth)
+    reasoning: Growth = field(default_factory=Growth)
+    usage: Usage | None = None
+    error: Mm35Error | None = None
+    state: MessageState = MessageState.STREAMING
+    is_cut: bool = False
+    asked_at: float = field(default_factory=time.monotonic)
+    first_at: float | None = None
+    answer_at: float | None = None
+    last_at: float | None = None
+
+    def feed(self, event: ChatEvent) -> None:
+        match event:
+            case Opened():
+                self.phase = Phase.PREFILL
+            case Delta():
+                self._grow(event, time.monotonic())
+            case Ended(finish_reason):
+                self.is_cut = finish_reason == "length"
+            case Usage():
+                self.usage = event
+
+    def _grow(self, delta: Delta, now: float) -> None:
+        self.last_at = now
+        self.first_at = self.first_at or now
+        if delta.reasoning:
+            self.reasoning.parts.append(delta.reasoning)
+            self.phase = Phase.THINKING
+        if delta.content:
+            self.answer_at = self.answer_at or now
+            self.content.parts.append(delta.content)
+            self.phase = Phase.ANSWERING
+
+    def end(self, state: MessageState, error: Mm35Error | None = None) -> None:
+        self.state, self.error, self.phase = state, error, Phase.DONE
+
+    @property
+    def num_tokens(self) -> int:
+        return self.usage.num_completion_tokens if self.usage else len(self.content.parts) + len(self.reasoning.parts)
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Over the time from the first token to the last; 0 until two have come."""
+        if self.first_at is None or self.last_at is None or self.last_at <= self.first_at:
+            return 0.0
+        return (self.num_tokens - 1) / (self.last_at - self.first_at)
+
+    @property
+    def thinking_seconds(self) -> float:
+        if self.first_at is None or not self.reasoning.parts:
+            return 0.0
+        end = self.answer_at or (self.last_at if self.phase is Phase.DONE else None) or time.monotonic()
+        return end - self.first_at
+
+    @property
+    def seconds(self) -> float:
+        """Since the question was sent; stands still once the answer is done."""
+        end = self.last_at if self.phase is Phase.DONE and self.last_at else time.monotonic()
+        return end - self.asked_at
+
+    def outcome(self) -> Outcome:
+        took = self.last_at - self.first_at if self.last_at and self.first_at else None
+        error = self.error.message if self.error else None
+        return Outcome(self.state, self.usage, took, error, self.is_cut)

@@ -1,0 +1,1 @@
+"""What fills the terminal: the chat itself, and the two lists that open over it."""

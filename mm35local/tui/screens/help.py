@@ -1,0 +1,45 @@
+"""Every key, read from the bindings themselves, so this page cannot be out of date."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import VerticalScroll
+from textual.content import Content
+from textual.keys import format_key
+from textual.screen import ModalScreen
+from textual.widgets import Static
+
+
+class HelpScreen(ModalScreen[None]):
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,f1,q", "dismiss", "Back")]
+
+    def __init__(self, groups: Iterable[tuple[str, Iterable[BindingType]]]) -> None:
+        """Groups of (title, bindings), shown in this order."""
+        super().__init__()
+        self._groups = list(groups)
+
+    def compose(self) -> ComposeResult:
+        with VerticalScroll(classes="window") as window:
+            window.border_title = "Keys"
+            window.border_subtitle = "Esc goes back"
+            yield Static(self._page(), markup=False)
+
+    def _page(self) -> Content:
+        lines: list[Content] = []
+        for title, bindings in self._groups:
+            lines.extend([Content(), Content.styled(title, "bold $text-primary")])
+            lines.extend(_line(b) for b in bindings if isinstance(b, Binding) and not b.action.startswith("screen."))
+        return Content("\n").join(lines[1:])
+
+
+def _line(binding: Binding) -> Content:
+    keys = ", ".join(_spell(key) for key in binding.key.split(","))
+    return Content.assemble((f"{keys:>26}  ", "$text-accent"), binding.tooltip or binding.description)
+
+
+def _spell(key: str) -> str:
+    return "+".join(format_key(part).capitalize() for part in key.strip().split("+"))

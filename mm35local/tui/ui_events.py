@@ -1,0 +1,29 @@
+"""Every message between the chat's widgets. Workers and widgets post them; the screen acts on them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from textual.message import Message
+
+from mm35local.tui.connection import Link
+from mm35local.tui.reply import Reply
+
+
+@dataclass
+class Submitted(Message):
+    """The person sent what is in the prompt."""
+
+    text: str
+
+
+@dataclass
+class LinkChanged(Message):
+    link: Link
+
+
+@dataclass
+class AnswerEnded(Message):
+    """The answer is complete, stopped or failed; `reply.state` says which."""
+
+    reply: Reply

@@ -1,0 +1,108 @@
+"""One answer: thinking, Markdown, and a line of figures below.
+
+A growing answer paints itself from its `Reply`, at most `PAINTS_PER_SECOND` times a second whatever comes in;
+a finished one is never painted again.
+"""
+
+from __future__ import annotations
+
+from textual.app import ComposeResult
+from textual.containers import Vertical
+from textual.content import Content
+from textual.timer import Timer
+from textual.widgets import Static
+
+from mm35local.errors import Mm35Error
+from mm35local.tui.figures import count, duration
+from mm35local.tui.plain_text import visible
+from mm35local.tui.records import Message, MessageState, Outcome
+from mm35local.tui.reply import Phase, Reply
+from mm35local.tui.widgets.markdown_view import MarkdownView
+from mm35local.tui.widgets.notice import Notice
+from mm35local.tui.widgets.thinking import Thinking
+
+PAINTS_PER_SECOND = 12
+
+
+class Answer(Vertical):
+    """A stored message, or a reply that grows until `finish`."""
+
+    def __init__(self, message: Message | None = None, reply: Reply | None = None) -> None:
+        super().__init__()
+        self._reply = reply
+        self._message = message
+        self._thinking = Thinking(message.reasoning if message else "")
+        self._body = MarkdownView(message.content if message else "")
+        self._figures = Static(markup=False, classes="figures")
+        self._num_content = 0
+        self._num_reasoning = 0
+        self._timer: Timer | None = None
+
+    def compose(self) -> ComposeResult:
+        yield self._thinking
+        yield self._body
+        yield self._figures
+
+    async def on_mount(self) -> None:
+        if self._reply is not None:
+            self._timer = self.set_interval(1 / PAINTS_PER_SECOND, self._paint)
+        elif self._message is not None:
+            self._thinking.tell(False, 0, 0.0)
+            await self._close(self._message.model, self._message.outcome)
+
+    async def finish(self) -> None:
+        """The reply is done: paint what is left, and the figures."""
+        if self._timer is not None:
+            self._timer.stop()
+        await self._paint()
+        if self._reply is not None:
+            await self._close(self._reply.model, self._reply.outcome(), self._reply.error)
+
+    async def _paint(self) -> None:
+        reply = self._reply
+        if reply is None:
+            return
+        thought, self._num_reasoning = reply.reasoning.since(self._num_reasoning)
+        if thought:
+            self._thinking.add(thought)
+        if reply.reasoning.parts and (thought or reply.phase is not Phase.ANSWERING or self._num_content == 0):
+            is_thinking = reply.phase is Phase.THINKING
+            self._thinking.tell(is_thinking, len(reply.reasoning.parts), reply.thinking_seconds)
+        said, self._num_content = reply.content.since(self._num_content)
+        if said:
+            await self._body.add(said)
+
+    async def _close(self, model: str, outcome: Outcome, error: Mm35Error | None = None) -> None:
+        self._figures.update(Content(visible(figures_line(model, outcome))))
+        self._figures.display = outcome.state is not MessageState.FAILED or bool(self._num_content or self._message)
+        if error is None and outcome.error:
+            error = Mm35Error(outcome.error)
+        if error is not None:
+            await self.mount(Notice(error), before=self._figures)
+
+
+def figures_line(model: str, outcome: Outcome) -> str:
+    """How the answer ended if not by itself, then tokens, speed, time, and the model."""
+    parts = [_ending(outcome)]
+    usage, seconds = outcome.usage, outcome.seconds
+    if usage:
+        parts.append(f"{count(usage.num_completion_tokens)} tokens")
+    if usage and seconds and usage.num_completion_tokens > 1:
+        parts.append(f"{(usage.num_completion_tokens - 1) / seconds:.1f} tok/s")
+    if seconds and seconds >= 0.1:
+        parts.append(duration(seconds))
+    if usage and usage.num_cached_tokens:
+        parts.append(f"{count(usage.num_cached_tokens)} cached")
+    return " · ".join(part for part in (*parts, model) if part)
+
+
+def _ending(outcome: Outcome) -> str:
+    match outcome.state:
+        case MessageState.STOPPED:
+            return "stopped"
+        case MessageState.STREAMING:
+            return "interrupted"
+        case MessageState.FAILED:
+            return "failed"
+        case MessageState.COMPLETE:
+            return "cut at the limit of tokens" if outcome.is_cut else ""

@@ -1,0 +1,116 @@
+"""The line under the prompt: why it is silent or how fast it writes, and how full the context is.
+
+It ticks only while an answer comes or a model loads; an idle chat costs nothing.
+"""
+
+from __future__ import annotations
+
+from textual.app import ComposeResult
+from textual.containers import Horizontal
+from textual.content import Content
+from textual.timer import Timer
+from textual.widgets import Static
+
+from mm35local.tui.connection import Link, LinkState
+from mm35local.tui.figures import bar, count, duration
+from mm35local.tui.reply import Phase, Reply
+
+_TICKS_PER_SECOND = 5
+_SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+_BAR_CELLS = 12
+
+
+class StatusLine(Horizontal):
+    def __init__(self) -> None:
+        super().__init__()
+        self._doing = Static(markup=False, id="doing")
+        self._filling = Static(markup=False, id="context")
+        self._link = Link(LinkState.CONNECTING)
+        self._reply: Reply | None = None
+        self._num_tokens = 0
+        self.num_ticks = 0
+        self._timer: Timer | None = None
+
+    def compose(self) -> ComposeResult:
+        yield self._doing
+        yield self._filling
+
+    def on_mount(self) -> None:
+        self._timer = self.set_interval(1 / _TICKS_PER_SECOND, self._tick)
+        self._refresh()
+
+    def tell_link(self, link: Link) -> None:
+        self._link = link
+        self._refresh()
+
+    def tell_reply(self, reply: Reply | None, num_context_tokens: int) -> None:
+        """The answer that is coming, None once there is none; and the tokens of the conversation before it."""
+        self._reply = reply
+        self._num_tokens = num_context_tokens
+        self._refresh()
+
+    def on_resize(self) -> None:
+        self._refresh()
+
+    def _tick(self) -> None:
+        self.num_ticks += 1
+        self._refresh()
+
+    def _refresh(self) -> None:
+        if self._timer is None:
+            return
+        is_busy = self._reply is not None or self._link.state in (LinkState.CONNECTING, LinkState.LOADING)
+        (self._timer.resume if is_busy else self._timer.pause)()
+        self._doing.update(self._doing_content())
+        self._filling.update(self._filling_content())
+
+    def _doing_content(self) -> Content:
+        spinner = (_SPINNER[self.num_ticks % len(_SPINNER)] + " ", "$text-accent")
+        match self._link.state:
+            case LinkState.CONNECTING:
+                return Content.assemble(spinner, "connecting")
+            case LinkState.LOADING:
+                share = self._link.progress
+                return Content.assemble(
+                    spinner,
+                    "loading the model ",
+                    (bar(share, _BAR_CELLS), "$primary on $panel"),
+                    f" {share:.0%}",
+                    (" · what you send waits for it" if self._reply is not None else "", "$foreground 60%"),
+                )
+            case LinkState.LOST:
+                return Content.styled("✗ no connection", "$text-error")
+            case LinkState.FAILED:
+                return Content.styled("✗ no model · F5 tries again", "$text-error")
+        if self._reply is None:
+            return Content.assemble(("● ", "$text-success"), "ready")
+        return Content.assemble(spinner, _progress(self._reply))
+
+    def _filling_content(self) -> Content:
+        n_ctx = self._link.model.n_ctx if self._link.model else 0
+        num_tokens = self._num_tokens + (self._reply.num_tokens if self._reply else 0)
+        if not n_ctx:
+            return Content()
+        share = num_tokens / n_ctx
+        figure = f"{count(num_tokens)} / {count(n_ctx)}"
+        if self.size.width < 60:
+            return Content.styled(figure, "$foreground 60%")
+        colour = "$error" if share > 0.95 else "$warning" if share > 0.8 else "$secondary"
+        return Content.assemble(
+            ("context ", "$foreground 60%"),
+            (bar(share, _BAR_CELLS), f"{colour} on $panel"),
+            (f" {figure}", "$foreground 60%"),
+        )
+
+
+def _progress(reply: Reply) -> str:
+    match reply.phase:
+        case Phase.WAITING:
+            return f"waiting · {duration(reply.seconds)}"
+        case Phase.PREFILL:
+            return f"reading the prompt · {duration(reply.seconds)}"
+        case Phase.THINKING:
+            return f"thinking · {duration(reply.thinking_seconds)} · {count(reply.num_tokens)} tokens"
+        case _:
+            speed = f" · {reply.tokens_per_second:.1f} tok/s" if reply.tokens_per_second else ""
+            return f"answering{speed} · {count(reply.num_tokens)} tokens"

@@ -1,0 +1,98 @@
+"""The conversation, oldest first. It follows the answer as it grows until the person scrolls away.
+
+Long conversations open at their end: only the last messages are built, `show_earlier` builds the ones before.
+"""
+
+from __future__ import annotations
+
+from textual.containers import Vertical, VerticalScroll
+from textual.content import Content
+from textual.widget import Widget
+from textual.widgets import Static
+
+from mm35local.errors import Mm35Error
+from mm35local.tui.events import ModelCard
+from mm35local.tui.records import Message, Role
+from mm35local.tui.reply import Reply
+from mm35local.tui.widgets.answer import Answer
+from mm35local.tui.widgets.notice import Notice
+from mm35local.tui.widgets.question import Question
+from mm35local.tui.widgets.thinking import Thinking
+from mm35local.tui.widgets.welcome import Welcome
+
+_NUM_SHOWN = 40
+
+
+class Transcript(VerticalScroll, can_focus=False):
+    def __init__(self, reason: str) -> None:
+        super().__init__()
+        self._reason = reason
+        self._model: ModelCard | None = None
+        self._column = Vertical(id="column")
+        self._earlier: list[Message] = []
+        self._earlier_line = Static(markup=False, id="earlier")
+
+    def compose(self) -> list[Widget]:
+        return [self._column]
+
+    async def show(self, messages: list[Message]) -> None:
+        """Show a whole conversation; an empty one shows the welcome."""
+        self._earlier = messages[:-_NUM_SHOWN]
+        shown = [_view(message) for message in messages[-_NUM_SHOWN:]]
+        with self.app.batch_update():
+            await self._column.remove_children()
+            if shown:
+                await self._column.mount_all([self._earlier_line, *shown])
+            else:
+                await self._column.mount(Welcome(self._reason))
+                self.tell_model(self._model)
+        self._tell_earlier()
+        self.anchor()
+
+    async def show_earlier(self) -> None:
+        """Build the messages before the first one shown."""
+        if not self._earlier:
+            return
+        views = [_view(message) for message in self._earlier[-_NUM_SHOWN:]]
+        del self._earlier[-_NUM_SHOWN:]
+        self.release_anchor()
+        await self._column.mount_all(views, after=self._earlier_line)
+        self._tell_earlier()
+
+    def _tell_earlier(self) -> None:
+        number = len(self._earlier)
+        self._earlier_line.display = bool(number)
+        self._earlier_line.update(Content(f"▴ {number} earlier messages · Ctrl+Up"))
+
+    async def add_turn(self, question: str, reply: Reply) -> Answer:
+        """A question, and the answer that will grow below it."""
+        await self._column.query(Welcome).remove()
+        answer = Answer(reply=reply)
+        await self._column.mount(Question(question), answer)
+        self.anchor()
+        return answer
+
+    async def add_notice(self, error: Mm35Error) -> None:
+        await self._column.mount(Notice(error))
+
+    def tell_model(self, model: ModelCard | None) -> None:
+        self._model = model
+        for welcome in self._column.query(Welcome):
+            welcome.tell(model)
+
+    def toggle_thinking(self) -> None:
+        """Fold or unfold the last thinking that there is."""
+        shown = [thinking for thinking in self._column.query(Thinking) if thinking.display]
+        if shown:
+            shown[-1].collapsed = not shown[-1].collapsed
+
+    def scroll_pages(self, pages: int) -> None:
+        if pages < 0:
+            self.release_anchor()
+            self.scroll_page_up(animate=False)
+        else:
+            self.scroll_page_down(animate=False)
+
+
+def _view(message: Message) -> Widget:
+    return Question(message.content) if message.role is Role.USER else Answer(message=message)

@@ -1,0 +1,133 @@
+"""The bytes of the server, checked: pydantic models of `/health`, chat chunks and errors.
+
+Unknown fields are ignored, missing ones get their default: an older or newer server is still understood.
+"""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, Field, ValidationError
+
+from mm35local.errors import Mm35Error, ServerError
+from mm35local.tui.events import ChatEvent, Delta, Ended, Health, ModelCard, ServerState
+from mm35local.types import Usage
+
+SERVER_NAME = "mm35local"
+
+
+class ErrorBody(BaseModel):
+    message: str = "the server gave no reason"
+    hint: str | None = None
+    code: str | int | None = None
+
+    def as_error(self) -> Mm35Error:
+        return ServerError(self.message, self.hint or _hint_for(self.code))
+
+
+def _hint_for(code: str | int | None) -> str:
+    if code == "context_length_exceeded":
+        return "start a new conversation (Ctrl+N), ask something shorter, or serve with a larger --ctx"
+    if code in ("invalid_api_key", 401):
+        return "give the server's key with --api-key"
+    return "send the question again; the server's log says more"
+
+
+class ErrorReply(BaseModel):
+    error: ErrorBody
+
+
+class ModelBody(BaseModel):
+    id: str
+    n_ctx: int | None = None
+    size_bytes: int | None = None
+    reason: str | None = None
+
+    def as_card(self) -> ModelCard:
+        return ModelCard(self.id, self.n_ctx or 0, self.size_bytes or 0, self.reason or "")
+
+
+class SlotsBody(BaseModel):
+    total: int = 0
+    busy: int = 0
+
+
+class HealthBody(BaseModel):
+    server: str = ""
+    status: ServerState
+    progress: float | None = None
+    model: ModelBody | None = None
+    slots: SlotsBody = Field(default_factory=SlotsBody)
+    error: ErrorBody | None = None
+
+    def as_health(self) -> Health:
+        return Health(
+            state=self.status,
+            progress=min(1.0, max(0.0, self.progress or 0.0)),
+            model=self.model.as_card() if self.model else None,
+            num_slots=self.slots.total,
+            num_busy_slots=self.slots.busy,
+            error=self.error.as_error() if self.error and self.status is ServerState.FAILED else None,
+        )
+
+
+class DeltaBody(BaseModel):
+    content: str | None = None
+    reasoning_content: str | None = None
+
+
+class ChoiceBody(BaseModel):
+    delta: DeltaBody = Field(default_factory=DeltaBody)
+    finish_reason: str | None = None
+
+
+class CachedBody(BaseModel):
+    cached_tokens: int | None = None
+
+
+class UsageBody(BaseModel):
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    prompt_tokens_details: CachedBody | None = None
+
+    def as_usage(self) -> Usage:
+        cached = self.prompt_tokens_details.cached_tokens if self.prompt_tokens_details else None
+        return Usage(self.prompt_tokens, self.completion_tokens, cached or 0)
+
+
+class ChunkBody(BaseModel):
+    choices: list[ChoiceBody] = Field(default_factory=list)
+    usage: UsageBody | None = None
+    error: ErrorBody | None = None
+
+    def as_events(self) -> list[ChatEvent]:
+        """The events of one chunk, in order. Raises ServerError where the chunk says that the answer failed."""
+        if self.error:
+            raise self.error.as_error()
+        events: list[ChatEvent] = []
+        for choice in self.choices:
+            content, reasoning = choice.delta.content or "", choice.delta.reasoning_content or ""
+            if content or reasoning:
+                events.append(Delta(content, reasoning))
+            if choice.finish_reason:
+                events.append(Ended(choice.finish_reason))
+        if self.usage:
+            events.append(self.usage.as_usage())
+        return events
+
+
+def read_chunk(data: bytes) -> list[ChatEvent]:
+    """Events in the data of one server-sent event. Raises ServerError for an error in it, or for garbage."""
+    try:
+        return ChunkBody.model_validate_json(data).as_events()
+    except ValidationError as problem:
+        raise ServerError(
+            f"the server sent something that is no chat chunk: {data[:80]!r}", "is it an OpenAI-compatible server?"
+        ) from problem
+
+
+def read_error(status_code: int, body: bytes) -> Mm35Error:
+    """The error in an HTTP answer of 4xx or 5xx, whatever its body is."""
+    try:
+        error = ErrorReply.model_validate_json(body).error
+    except ValidationError:
+        error = ErrorBody(message=f"the server answered with status {status_code}")
+    return error.model_copy(update={"code": error.code or status_code}).as_error()
