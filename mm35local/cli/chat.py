@@ -1,0 +1,153 @@
+"""`mm35 chat`: the terminal chat, or one answer on stdout with -p."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mm35local.cli.options import ApiKey, Ctx, Json, Model, Threads, UseGpu, settings
+from mm35local.errors import ServerError, UsageError
+
+if TYPE_CHECKING:
+    from mm35local.settings import Settings
+    from mm35local.tui.attach import Launch
+    from mm35local.tui.options import ChatOptions
+
+_ANSWER = "Answer"
+
+
+def register(app: typer.Typer) -> None:
+    app.command("chat")(chat)
+
+
+def chat(
+    prompt: Annotated[
+        str | None, typer.Option("--prompt", "-p", metavar="QUESTION", help="Answer on stdout and exit; - reads stdin.")
+    ] = None,
+    model: Model = None,
+    url: Annotated[str | None, typer.Option(metavar="URL", help="A server elsewhere; none is started.")] = None,
+    api_key: ApiKey = None,
+    continue_last: Annotated[bool, typer.Option("--continue", "-c", help="Go on with the last conversation.")] = False,
+    as_json: Json = False,
+    system: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="The system prompt.", rich_help_panel=_ANSWER)
+    ] = None,
+    effort: Annotated[
+        str | None, typer.Option(metavar="none|high", help="Whether the model thinks first.", rich_help_panel=_ANSWER)
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(min=0, metavar="T", help="0 is greedy.", rich_help_panel=_ANSWER)
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Longest answer.", rich_help_panel=_ANSWER)
+    ] = None,
+    ctx: Ctx = None,
+    threads: Threads = None,
+    gpu: UseGpu = None,
+) -> int:
+    """Chat in the terminal. Uses the server that runs, or starts one."""
+    if effort not in (None, "none", "high"):
+        raise UsageError(f"--effort {effort}: the model knows none and high", "leave it out for none")
+    if as_json and prompt is None and sys.stdin.isatty():
+        raise UsageError("--json prints one answer's events", 'add the question: mm35 chat --json -p "..."')
+    if continue_last and prompt is not None:
+        raise UsageError("--continue opens the terminal chat, -p answers once", "leave one of them out")
+    from mm35local import paths
+    from mm35local.tui.options import ChatOptions
+
+    wish = settings(model=model, api_key=api_key, ctx=ctx, threads=threads, gpu=gpu)
+    question = _question(prompt)
+    launch, reason = (None, None) if url else _launch(wish)
+    options = ChatOptions(
+        url=url or f"http://{wish.host}:{wish.port}",
+        api_key=wish.api_key.get_secret_value() if wish.api_key else None,
+        launch=launch,
+        history_path=paths.history_file(),
+        system=system,
+        effort=effort,
+        temperature=temperature,
+        max_tokens=max_tokens,
+        continue_last=continue_last,
+        reason=reason,
+    )
+    return _run(question, options, as_json)
+
+
+def _run(question: str | None, options: ChatOptions, as_json: bool) -> int:
+    if question is None:
+        from mm35local.tui.app import run_chat
+
+        return run_chat(options)
+    from mm35local.tui.print_mode import run_print
+
+    if options.reason:
+        print(options.reason, file=sys.stderr)
+    return run_print(question, options, json_events=as_json)
+
+
+def _question(prompt: str | None) -> str | None:
+    """What to ask once, or None for the terminal chat. A pipe into `mm35 chat` is a question too."""
+    if prompt is not None and prompt != "-":
+        question = prompt
+    elif prompt == "-" or not sys.stdin.isatty():
+        question = sys.stdin.read()
+    else:
+        return None
+    if not question.strip():
+        raise UsageError("the question is empty", 'mm35 chat -p "Name three colours."')
+    return question
+
+
+def _launch(wish: Settings) -> tuple[Launch | None, str | None]:
+    """How to start a server where the running one will not do, and why that model. (None, None): use what runs."""
+    from mm35local import paths
+    from mm35local.cli.prepare import choose, fetch
+    from mm35local.tui.attach import Launch
+
+    running = asyncio.run(_running_model(wish))
+    choice = choose(wish.model) if wish.model or running is None else None
+    if choice is None or choice.model_id == running:
+        return None, None
+    port = wish.port if _is_free(wish.host, wish.port) else _any_free_port(wish.host)
+    argv = [sys.executable, "-m", "mm35local", "serve", "--exit-with-stdin", "--model", str(fetch(choice))]
+    argv += ["--host", wish.host, "--port", str(port), "--parallel", str(wish.parallel), "--threads", str(wish.threads)]
+    argv += ["--ctx", str(wish.ctx)] if wish.ctx else []
+    argv += [] if wish.gpu is None else ["--gpu" if wish.gpu else "--cpu"]
+    if wish.api_key:
+        os.environ["MM35_API_KEY"] = wish.api_key.get_secret_value()  # not in argv, where every user could read it
+    return Launch(tuple(argv), f"http://{wish.host}:{port}", paths.log_dir() / "server.log"), choice.reason
+
+
+async def _running_model(wish: Settings) -> str | None:
+    """The id of the model that a server of ours already holds at that address, or None."""
+    from mm35local.tui.client import ServerClient
+
+    client = ServerClient(f"http://{wish.host}:{wish.port}", wish.api_key.get_secret_value() if wish.api_key else None)
+    try:
+        model = (await client.health()).model
+        return model.id if model else None
+    except ServerError:
+        return None  # nobody there, or another program
+    finally:
+        await client.aclose()
+
+
+def _is_free(host: str, port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+        return True
+
+
+def _any_free_port(host: str) -> int:
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,42 @@
+"""Options that several commands share: declared once, so that they read and behave the same everywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from mm35local.settings import Settings
+
+_ENGINE = "Engine"
+
+Model = Annotated[
+    str | None,
+    typer.Option("--model", "-m", metavar="NAME", help="A model of `mm35 models`, NAME:QUANT, or a .gguf file."),
+]
+Ctx = Annotated[
+    int | None, typer.Option("--ctx", metavar="TOKENS", help="Context; default: what fits.", rich_help_panel=_ENGINE)
+]
+Parallel = Annotated[
+    int | None, typer.Option(metavar="N", help="Requests answered at the same time.", rich_help_panel=_ENGINE)
+]
+Threads = Annotated[int | None, typer.Option(metavar="N", help="CPU threads.", rich_help_panel=_ENGINE)]
+UseGpu = Annotated[
+    bool | None,
+    typer.Option("--gpu/--cpu", help="Where the weights go; default: GPU if they fit.", rich_help_panel=_ENGINE),
+]
+Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+ApiKey = Annotated[
+    str | None,
+    typer.Option("--api-key", metavar="KEY", help="The server's key; better: MM35_API_KEY.", show_default=False),
+]
+
+
+def settings(**flags: Any) -> Settings:
+    """The user's settings with these flags on top. Raises UsageError."""
+    from mm35local import paths
+    from mm35local.settings import load_settings
+
+    return load_settings(Path(paths.settings_file()), **flags)

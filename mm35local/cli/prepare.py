@@ -1,0 +1,70 @@
+"""From a wish (`--model`, `--ctx`) to a file that is here and a plan that fits, with progress on the terminal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mm35local import paths
+from mm35local.cli.console import byte_progress
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mm35local.models.catalog import Catalog, Variant
+    from mm35local.models.gguf_header import GgufHeader
+    from mm35local.models.plan import LoadPlan
+    from mm35local.models.select import Choice
+    from mm35local.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A model file that is here, its header, and how to load it."""
+
+    choice: Choice
+    header: GgufHeader
+    plan: LoadPlan
+
+
+def catalog() -> Catalog:
+    from mm35local.models.catalog import load_catalog
+
+    return load_catalog(paths.user_catalog_file())
+
+
+def locate(variant: Variant) -> Path | None:
+    from mm35local.models.download import locate as locate_in
+
+    return locate_in(variant, paths.models_dir())
+
+
+def choose(name: str | None) -> Choice:
+    """The model meant by `name`, or the best one for this machine; its file may still have to be fetched."""
+    from mm35local.models.gpus import detect_machine
+    from mm35local.models.select import best_choice, named_choice
+
+    if name is not None:
+        return named_choice(name, catalog(), locate, paths.models_dir())
+    return best_choice(catalog(), detect_machine(), locate, paths.models_dir())
+
+
+def fetch(choice: Choice) -> Path:
+    """The path of the chosen file, downloaded first where it is missing. Raises DownloadError."""
+    from mm35local.models.download import download
+
+    if choice.variant is None or choice.path.is_file():
+        return choice.path
+    with byte_progress(choice.variant.file) as progress:
+        return download(choice.variant, paths.models_dir(), progress)
+
+
+def prepare(settings: Settings) -> Prepared:
+    """Choose, fetch, read the header and plan. Raises ModelError or UsageError before anything is loaded."""
+    from mm35local.models.gguf_header import read_header
+    from mm35local.models.gpus import detect_machine
+    from mm35local.models.plan import plan_load
+
+    choice = choose(settings.model)
+    header = read_header(fetch(choice))
+    return Prepared(choice, header, plan_load(header, detect_machine(), settings.ctx, settings.gpu))

@@ -1,0 +1,56 @@
+"""`mm35 quantize`: a checkpoint folder becomes GGUF files."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mm35local.cli.console import byte_progress
+from mm35local.cli.options import Json, Threads
+
+
+def register(app: typer.Typer) -> None:
+    app.command("quantize")(quantize)
+
+
+def quantize(
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="CHECKPOINT", help="Folder with the weights, HF or native layout.")
+    ],
+    to: Annotated[list[str], typer.Option("--to", metavar="QUANT", help="Q4_K_M, Q5_K_M, Q8_0, ...; may be repeated.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="DIR", help="Output folder; default: where mm35 looks for models."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace outputs that exist.")] = False,
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Convert a checkpoint to GGUF: one read of the source for every quant asked for."""
+    from mm35local import paths
+    from quantize.convert import convert
+
+    with byte_progress("converting") as progress:
+        result = convert(
+            checkpoint,
+            out or paths.models_dir(),
+            to,
+            force=force,
+            num_threads=threads or 0,
+            on_progress=progress,
+            on_warning=lambda text: print(f"warning: {text}", file=sys.stderr),
+        )
+    if as_json:
+        files = [{"path": str(file.path), "quant": file.quant, "bytes": file.num_bytes} for file in result.files]
+        print(json.dumps(files, indent=2))
+        return
+    from rich.filesize import decimal
+
+    for file in result.files:
+        print(f"{file.path}  {decimal(file.num_bytes)}")
+    if result.num_skipped:
+        print(f"text only: {result.num_skipped} tensors of the vision tower were left out", file=sys.stderr)

@@ -1,0 +1,128 @@
+"""`mm35 serve`: one loaded model behind an OpenAI-compatible endpoint."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mm35local.cli.options import ApiKey, Ctx, Model, Parallel, Threads, UseGpu, settings
+from mm35local.errors import GIB, UsageError
+
+if TYPE_CHECKING:
+    from mm35local.cli.prepare import Prepared
+    from mm35local.engine.api import EngineConfig
+    from mm35local.server.model import ServedModel
+    from mm35local.settings import Settings
+
+
+def register(app: typer.Typer) -> None:
+    app.command("serve")(serve)
+
+
+def serve(
+    model: Model = None,
+    host: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Default 127.0.0.1.")] = None,
+    port: Annotated[int | None, typer.Option(metavar="PORT", help="Default 8080.")] = None,
+    api_key: ApiKey = None,
+    ctx: Ctx = None,
+    parallel: Parallel = None,
+    threads: Threads = None,
+    gpu: UseGpu = None,
+    exit_with_stdin: Annotated[bool, typer.Option("--exit-with-stdin", hidden=True)] = False,
+) -> None:
+    """Serve a model to editors and agents: http://127.0.0.1:8080/v1."""
+    wish = settings(
+        model=model, host=host, port=port, api_key=api_key, ctx=ctx, parallel=parallel, threads=threads, gpu=gpu
+    )
+    if not _is_loopback(wish.host) and wish.api_key is None:
+        raise UsageError(f"--host {wish.host} can be reached by others", "set a key: MM35_API_KEY=... mm35 serve")
+    if exit_with_stdin:
+        _end_with_stdin()
+    _run(wish)
+
+
+def _run(wish: Settings) -> None:
+    from mm35local.cli.prepare import prepare
+    from mm35local.cli.serving import run_server
+    from mm35local.engine.client import EngineClient
+    from mm35local.server.app import create_app
+    from mm35local.server.listen import open_socket
+    from mm35local.server.security import LOOPBACK_HOSTS
+
+    listener = open_socket(wish.host, wish.port)  # a taken port is said before anything is fetched or loaded
+    try:
+        prepared = prepare(wish)
+        _introduce(prepared, wish)
+        engine = EngineClient(_engine_config(prepared, wish))
+        key = wish.api_key.get_secret_value() if wish.api_key else None
+        hosts = LOOPBACK_HOSTS if _is_loopback(wish.host) else None
+        app = create_app(engine, _served_model(prepared), api_key=key, hosts=hosts)
+        run_server(app, engine, listener)
+    finally:
+        listener.close()
+
+
+def _introduce(prepared: Prepared, wish: Settings) -> None:
+    choice, plan = prepared.choice, prepared.plan
+    if choice.reason:
+        print(choice.reason, file=sys.stderr)
+    place = "GPU memory" if plan.n_gpu_layers else "RAM"
+    print(
+        f"{choice.path.name}: context {plan.n_ctx:,}, {plan.needed_bytes / GIB:.1f} GiB of {place}, "
+        f"up to {wish.parallel} answers at once",
+        file=sys.stderr,
+    )
+
+
+def _engine_config(prepared: Prepared, wish: Settings) -> EngineConfig:
+    from mm35local import paths
+    from mm35local.engine.api import EngineConfig
+
+    return EngineConfig(
+        model_path=prepared.choice.path,
+        log_path=paths.log_dir() / "engine.log",
+        n_ctx=prepared.plan.n_ctx,
+        num_slots=wish.parallel,
+        num_threads=wish.threads,
+        n_gpu_layers=prepared.plan.n_gpu_layers,
+    )
+
+
+def _served_model(prepared: Prepared) -> ServedModel:
+    from mm35local.chat.messages import Effort
+    from mm35local.server.model import ServedModel
+    from mm35local.types import SamplingParams
+
+    choice, header = prepared.choice, prepared.header
+    defaults = choice.entry.sampling if choice.entry else {}
+    return ServedModel(
+        id=choice.model_id,
+        metadata=header.metadata,
+        size_bytes=header.file_bytes,
+        n_ctx_train=header.number("context_length"),
+        sampling={
+            Effort(effort): SamplingParams(temperature=each.temperature, top_p=each.top_p)
+            for effort, each in defaults.items()
+        },
+        license=choice.entry.licence if choice.entry else str(header.metadata.get("general.license", "")) or None,
+        reason=choice.reason,
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def _end_with_stdin() -> None:
+    """Whoever started us holds our standard input: its end, however sudden, is ours too."""
+
+    def watch() -> None:
+        sys.stdin.buffer.read()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="stdin", daemon=True).start()

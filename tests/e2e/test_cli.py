@@ -1,0 +1,86 @@
+"""The command line's manners: quick help, two lines of error, exit codes, output for scripts."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mm35local import __version__
+from tests.e2e.serving import mm35
+
+HELP_SECONDS = 0.3
+
+
+def test_help_is_a_page_and_quick() -> None:
+    def timed() -> float:
+        start = time.perf_counter()
+        done = subprocess.run([Path(sys.executable).with_name("mm35"), "--help"], capture_output=True, check=True)
+        assert b"mm35 chat -p" in done.stdout
+        return time.perf_counter() - start
+
+    assert min(timed() for _ in range(5)) < HELP_SECONDS
+
+
+@pytest.mark.parametrize("command", ["chat", "serve", "quantize", "models", "pull"])
+def test_every_command_has_help(command: str) -> None:
+    done = mm35(command, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"Usage: mm35 {command}" in done.stdout
+
+
+def test_version() -> None:
+    assert mm35("--version").stdout == f"mm35local {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "error"),
+    [
+        (["bogus"], 2, "error: No such command 'bogus'"),
+        (["chat", "--bogus"], 2, "error: No such option: --bogus"),
+        (["quantize"], 2, "error: Missing argument 'CHECKPOINT'"),
+        (["serve", "--port", "many"], 2, "error: Invalid value for '--port'"),
+        (["serve", "--port", "0"], 2, "error: --port: "),
+        (["chat", "-p", "x", "--effort", "medium"], 2, "error: --effort medium"),
+        (["chat", "-p", "x", "--continue"], 2, "error: --continue opens the terminal chat"),
+        (["chat", "-p", "-"], 2, "error: the question is empty"),
+        (["pull", "gpt-5"], 1, "error: no model or file named 'gpt-5'"),
+        (["pull", "mistral-medium-3.5:Q4_K_M"], 1, "error: Mistral-Medium-3.5-128B-Q4_K_M.gguf is not published"),
+        (["quantize", "/nonexistent", "--to", "Q4_K_M"], 1, "error: /nonexistent"),
+        (["serve", "--model", "smollm2-135m:Q9"], 2, "error: SmolLM2-135M has no variant 'Q9'"),
+    ],
+)
+def test_errors_are_two_lines(arguments: list[str], code: int, error: str, tmp_path: Path) -> None:
+    done = mm35(*arguments)
+    lines = done.stderr.splitlines()
+    assert done.returncode == code
+    assert lines[0].startswith(error)
+    assert lines[1].startswith("hint: ")
+    assert len(lines) == 2
+    assert done.stdout == ""
+
+
+def test_debug_shows_the_traceback() -> None:
+    done = mm35("--debug", "pull", "gpt-5")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "UnknownModel" in done.stderr
+
+
+def test_models_as_json() -> None:
+    rows = json.loads(mm35("models", "--json").stdout)
+    assert {"model", "quant", "bytes", "fits", "path", "origin", "licence", "title"} == set(rows[0])
+    assert rows[-1]["model"] == "smollm2-135m"
+
+
+def test_a_wrong_settings_file_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "mm35local"
+    folder.mkdir()
+    (folder / "settings.toml").write_text("port = 'many'\n")
+    done = mm35("serve", env={"XDG_CONFIG_HOME": str(tmp_path)})
+    assert done.returncode == 2
+    assert "settings.toml" in done.stderr.splitlines()[0]

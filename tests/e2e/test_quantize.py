@@ -1,0 +1,57 @@
+"""Checkpoint to answer, as a user types it: the pocket model through `mm35 quantize` and `mm35 serve`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from tests.e2e.serving import mm35, serving
+
+QUANTS = ("Q4_K_M", "Q5_K_M", "Q8_0")
+
+
+def test_one_command_makes_every_quant_and_it_answers(pocket_checkpoint: Path, tmp_path: Path) -> None:
+    wishes = [word for quant in QUANTS for word in ("--to", quant)]
+    done = mm35("quantize", str(pocket_checkpoint / "hf"), *wishes, "-o", str(tmp_path), "--json")
+    assert done.returncode == 0, done.stderr
+    files = json.loads(done.stdout)
+    assert [file["quant"] for file in files] == list(QUANTS)
+    assert all(Path(file["path"]).stat().st_size == file["bytes"] for file in files)
+
+    with serving("--model", files[0]["path"], "--ctx", "4096", log=tmp_path / "log") as server:
+        whole = server.ask("Hello")
+        assert whole.text
+        assert server.stream("Hello") == whole
+
+
+def test_a_missing_shard_is_named_and_nothing_is_left(pocket_checkpoint: Path, tmp_path: Path) -> None:
+    source, out = tmp_path / "hf", tmp_path / "out"
+    shutil.copytree(pocket_checkpoint / "hf", source)
+    shard = sorted(source.glob("*.safetensors"))[1]
+    shard.unlink()
+    done = mm35("quantize", str(source), "--to", "Q8_0", "-o", str(out))
+    lines = done.stderr.splitlines()
+    assert (done.returncode, len(lines)) == (1, 2)
+    assert shard.name in lines[0]
+    assert not out.exists() or list(out.iterdir()) == []
+
+
+def test_an_output_that_exists_is_kept_without_force(pocket_checkpoint: Path, tmp_path: Path) -> None:
+    arguments = ("quantize", str(pocket_checkpoint / "hf"), "--to", "Q8_0", "-o", str(tmp_path))
+    assert mm35(*arguments).returncode == 0
+    (file,) = tmp_path.glob("*.gguf")
+    before = file.stat().st_mtime_ns
+    done = mm35(*arguments)
+    assert done.returncode == 2
+    assert "--force" in done.stderr
+    assert file.stat().st_mtime_ns == before
+    assert mm35(*arguments, "--force").returncode == 0
+    assert file.stat().st_mtime_ns > before
+
+
+def test_an_unknown_quant_lists_the_known(pocket_checkpoint: Path, tmp_path: Path) -> None:
+    done = mm35("quantize", str(pocket_checkpoint / "hf"), "--to", "Q9", "-o", str(tmp_path))
+    assert done.returncode == 2
+    assert "Q9" in done.stderr
+    assert "Q4_K_M" in done.stderr
