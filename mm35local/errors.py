@@ -34,8 +34,6 @@ GIB = 1 << 30
 class Mm35Error(Exception):
     """Base of all: `message` says what is wrong, `hint` what to do about it."""
 
-    exit_code = 1
-
     def __init__(self, message: str, hint: str = "") -> None:
         self.message = message
         self.hint = hint
@@ -45,7 +43,7 @@ class Mm35Error(Exception):
 
 
 class UsageError(Mm35Error):
-    exit_code = 2
+    pass
 
 
 class ModelError(Mm35Error):

@@ -11,6 +11,7 @@ import io
 import math
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
@@ -119,11 +120,10 @@ class GgufFile:
             self._fd = os.open(self._partial, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise self._failure(error) from error
-        try:
+        with ExitStack() as undo:
+            undo.callback(os.close, self._fd)
             self._start()
-        except BaseException:
-            os.close(self._fd)
-            raise
+            undo.pop_all()
 
     def write(self, tensor: int, offset: int, data: memoryview) -> None:
         """Bytes of tensor number `tensor`, from `offset` within it; thread-safe, each byte once."""

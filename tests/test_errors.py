@@ -26,6 +26,7 @@ SAMPLES = [
     errors.WorkerDied(-9, "GGML_ASSERT"),
     errors.PortInUse("127.0.0.1", 8080),
     errors.ServerUnreachable("url", "refused"),
+    errors.HistoryError("what", "do"),
 ]
 
 

@@ -10,7 +10,7 @@ import typer
 
 from mm35local import __version__
 from mm35local.cli import chat, models, quantize, serve
-from mm35local.errors import Mm35Error
+from mm35local.errors import Mm35Error, UsageError
 
 # \b keeps the line breaks as they stand
 _EPILOG = """\b
@@ -71,7 +71,7 @@ def run(arguments: list[str]) -> int:
     try:
         return _invoke(arguments)
     except Mm35Error as error:
-        return _report(str(error), error.hint, error.exit_code)
+        return _report(str(error), error.hint, 2 if isinstance(error, UsageError) else 1)
     except BrokenPipeError:
         # The reader of our stdout is gone; keep Python from failing again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

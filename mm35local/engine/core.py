@@ -171,7 +171,7 @@ class EngineCore:
         request.num_computed = chunk.start + len(chunk.token_ids)
         if token_id is not None:
             self._append(request, token_id)
-        elif request.num_computed < request.num_prompt_tokens and not request.num_generated:
+        elif request.num_wanted > 1 and not request.num_generated:
             self._events.append(Progress(request.request_id, request.num_computed, request.num_prompt_tokens))
 
     def _append(self, request: Request, token_id: int) -> None:

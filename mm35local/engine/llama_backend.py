@@ -1,7 +1,8 @@
 """The real backend: a step is one llama_decode over all chunks, then one sampler per chunk that reached its end.
 
-The rounding of a row's logits depends on how many rows stand beside it (other matrix kernels are chosen), so a greedy
-answer may differ between a busy and an idle engine where two tokens are all but equal.
+A row's logits depend a little on what else is computed: attention sums in another order when more rows or cells are
+in play, and 8-bit activations amplify it (SmolLM2 at Q4_1: logits differ by up to 1). So the same seed gives the same
+answer on an idle engine, but a busy one may choose otherwise where two tokens are close.
 """
 
 from __future__ import annotations

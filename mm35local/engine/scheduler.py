@@ -3,6 +3,9 @@
 There are no phases: a request wants `len(tokens) - num_computed` tokens, and a step hands out what its budget allows.
 A decoding request wants one, so those come first and no stream starves behind a prompt; the rest is given in order of
 arrival. The oldest request is never preempted, so somebody always gets to the end.
+
+The last token of a prompt is computed in a step of its own, as every later one is: matrix kernels for one row and for
+many round differently, and so a prompt that is found in the cache goes on exactly as one that was computed.
 """
 
 from __future__ import annotations
@@ -54,7 +57,7 @@ def num_reserved(request: Request) -> int:
 def _hand_out(requests: Iterable[Request], budget: int) -> list[Chunk]:
     chunks: list[Chunk] = []
     for request in sorted(requests, key=lambda request: (request.num_wanted > 1, request.arrival)):
-        num_tokens = min(request.num_wanted, budget)
+        num_tokens = min(max(request.num_wanted - 1, 1), budget)
         if num_tokens == 0:
             break
         chunks.append(_chunk(request, num_tokens))

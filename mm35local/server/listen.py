@@ -40,17 +40,11 @@ def open_socket(host: str, port: int) -> socket.socket:
     return listener
 
 
-def serve(app: FastAPI, listener: socket.socket) -> None:
-    """Serves `app` (of `create_app`) until SIGINT or SIGTERM; running answers end with an error, then it returns."""
-
-    async def run() -> None:
-        await quiet_server(app).serve([listener])
-
-    asyncio.run(run())
-
-
 def quiet_server(app: FastAPI) -> Server:
-    """For callers with a loop of their own: `await quiet_server(app).serve([listener])`."""
+    """Run it with `await server.serve([listener])`; it ends with SIGINT, SIGTERM or `handle_exit`, and then returns.
+
+    `app` is of `create_app`. Answers under way end with an error.
+    """
     config = uvicorn.Config(
         app,
         log_config=None,

@@ -6,7 +6,7 @@ Invariant: a client sees every error in this shape and no traceback; what was no
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -78,6 +78,15 @@ def _ours(error: Mm35Error) -> Problem:
     status, code, seconds = next(row[1:] for row in _MAPPING if isinstance(error, row[0]))
     headers = {} if seconds is None else {"Retry-After": str(seconds)}
     return Problem(status, _sentence(error), code=code, headers=headers)
+
+
+async def problem_of(work: Awaitable[None]) -> Problem | None:
+    """None if `work` ends well. For answers under way, which no exception handler of the application sees."""
+    try:
+        await work
+    except Exception as error:  # noqa: BLE001 the HTTP catch-all
+        return to_problem(error)
+    return None
 
 
 def install(app: FastAPI) -> None:

@@ -6,6 +6,7 @@ Invariant: a key is compared in constant time and never logged.
 from __future__ import annotations
 
 import hmac
+import ipaddress
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -14,7 +15,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mm35local.server.problems import Problem
 
-LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
+LOOPBACK_HOSTS = frozenset({"localhost"})
+"""Loopback addresses written as numbers are always allowed: no name stands for them."""
 MAX_BODY_BYTES = 64 << 20
 _PUBLIC_PATHS = ("/health",)
 
@@ -36,7 +38,7 @@ class Guard:
         await (refusal.response() if refusal else self._app)(scope, receive, send)
 
     def _refusal(self, headers: Headers, path: str) -> Problem | None:
-        if self._hosts is not None and _host_name(headers.get("host", "")) not in self._hosts:
+        if not self._is_ours(_host_name(headers.get("host", ""))):
             return Problem(403, "this server answers to localhost only; use http://127.0.0.1", code="host_not_allowed")
         if self._expected is None or path in _PUBLIC_PATHS:
             return None
@@ -50,6 +52,16 @@ class Guard:
             code="invalid_api_key",
             headers={"WWW-Authenticate": "Bearer"},
         )
+
+    def _is_ours(self, host: str) -> bool:
+        return self._hosts is None or host in self._hosts or _is_loopback_address(host)
+
+
+def _is_loopback_address(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _host_name(host: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from mm35local.server.problems import Problem, to_problem
+from mm35local.server.problems import Problem, problem_of
 
 PING_SECONDS = 10.0
 GRACE_SECONDS = 1.0
@@ -70,7 +70,7 @@ class EventStream(Response):
         wire = _Wire(send, self.raw_headers)
         pings = asyncio.create_task(self._ping(wire))
         try:
-            problem = await unless_gone(receive, self._pump(wire))
+            problem = await unless_gone(receive, problem_of(self._pump(wire)))
         finally:
             await _stop(pings)
             await self._frames.aclose()
@@ -82,15 +82,10 @@ class EventStream(Response):
         else:
             await problem.response()(scope, receive, send)
 
-    async def _pump(self, wire: _Wire) -> Problem | None:
-        """Sends every frame and the end, or returns what went wrong."""
-        try:
-            async for data in self._frames:
-                await wire.write(data)
-        except Exception as error:  # noqa: BLE001 the HTTP catch-all, for what happens after the headers
-            return to_problem(error)
+    async def _pump(self, wire: _Wire) -> None:
+        async for data in self._frames:
+            await wire.write(data)
         await wire.end()
-        return None
 
     async def _ping(self, wire: _Wire) -> None:
         """Opens the stream if nothing came within the grace time, then keeps the line warm."""

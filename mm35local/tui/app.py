@@ -38,7 +38,7 @@ class ChatApp(App[None]):
         self.register_theme(DARK)
         self.register_theme(LIGHT)
         self.theme = DARK.name
-        self._client = ServerClient(options.url, options.api_key)
+        self._client = ServerClient(options.address, options.api_key)
         self.session = ChatSession(self._client, options)
         self.connection = Connection(self._client, options.api_key, options.launch)
         self._reason = options.reason or ""

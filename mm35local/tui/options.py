@@ -25,3 +25,8 @@ class ChatOptions:
     continue_last: bool = False
     reason: str | None = None
     """One line for the start of the chat: why this model."""
+
+    @property
+    def address(self) -> str:
+        """Where the answers come from: a server that may be started need not be the one that runs at `url`."""
+        return self.launch.url if self.launch else self.url

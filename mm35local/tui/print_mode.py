@@ -65,7 +65,7 @@ def run_print(question: str, options: ChatOptions, json_events: bool = False) ->
 
 
 async def _run(question: str, options: ChatOptions, printer: Printer) -> None:
-    handle = await attach(options.url, options.api_key, options.launch, printer.loading)
+    handle = await attach(options.address, options.api_key, options.launch, printer.loading)
     client = ServerClient(handle.url, options.api_key)
     try:
         async with contextlib.aclosing(client.chat(_request(question, options))) as events:

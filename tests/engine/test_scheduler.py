@@ -32,10 +32,16 @@ def test_decodes_come_before_an_older_prompt() -> None:
 def test_prompts_are_computed_in_order_of_arrival_within_the_budget() -> None:
     requests = [make_request(3, 10, 0), make_request(1, 10, 4), make_request(2, 10, 0)]
     plan = schedule(requests, n_batch=12, num_cells=1000)
-    assert [(chunk.request_id, len(chunk.token_ids), chunk.wants_token) for chunk in plan.chunks] == [
-        (1, 6, True),
-        (2, 6, False),
-    ]
+    assert [(chunk.request_id, len(chunk.token_ids)) for chunk in plan.chunks] == [(1, 5), (2, 7)]
+
+
+def test_the_last_token_of_a_prompt_has_its_own_step() -> None:
+    request = make_request(1, 10, 0)
+    [prefill] = schedule([request], n_batch=16, num_cells=1000).chunks
+    assert (len(prefill.token_ids), prefill.wants_token) == (9, False)
+    request.num_computed = 9
+    [last] = schedule([request], n_batch=16, num_cells=1000).chunks
+    assert (last.start, list(last.token_ids), last.wants_token) == (9, [109], True)
 
 
 def test_the_youngest_are_preempted_until_the_rest_fits_and_no_more() -> None:

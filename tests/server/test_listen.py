@@ -14,13 +14,15 @@ from mm35local.server.listen import open_socket
 from tests.server.conftest import port_of
 
 SERVE = """
-import sys
+import asyncio
 from mm35local.server.app import create_app
-from mm35local.server.listen import open_socket, serve
+from mm35local.server.listen import open_socket, quiet_server
 from tests.server.conftest import fake_engine, served_model
 listener = open_socket("127.0.0.1", 0)
 print(listener.getsockname()[1], flush=True)
-serve(create_app(fake_engine(), served_model()), listener)
+async def main():
+    await quiet_server(create_app(fake_engine(), served_model())).serve([listener])
+asyncio.run(main())
 print("bye", flush=True)
 """
 

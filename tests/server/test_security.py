@@ -7,7 +7,7 @@ from tests.server.conftest import Here, fake_engine, running
 KEY = "s3cret-ключ"
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1:8080", "localhost", "LOCALHOST:1", "[::1]:8080"])
+@pytest.mark.parametrize("host", ["127.0.0.1:8080", "localhost", "LOCALHOST:1", "[::1]:8080", "127.0.0.2:9"])
 async def test_names_of_this_machine(here: Here, host: str) -> None:
     assert (await here.client.get("/health", headers={"host": host})).status_code == 200
 

@@ -13,6 +13,7 @@ from mm35local.tui.options import ChatOptions
 from mm35local.tui.records import Role
 from mm35local.tui.widgets.answer import Answer
 from mm35local.tui.widgets.prompt import Prompt
+from mm35local.tui.widgets.status_line import StatusLine
 from tests.tui.conftest import until
 
 NOWHERE = "http://127.0.0.1:9"
@@ -40,6 +41,10 @@ class Chat:
     @property
     def answers(self) -> list[str]:
         return [answer.query_one(Markdown).source for answer in self.app.screen.query(Answer)]
+
+    @property
+    def status(self) -> str:
+        return str(self.app.screen.query_one(StatusLine).render())
 
     def text(self, selector: str) -> str:
         return "\n".join(str(widget.content) for widget in self.app.screen.query(selector).results(Static))

@@ -7,7 +7,7 @@ import pytest
 from textual.widgets import OptionList
 
 from mm35local.errors import UsageError
-from mm35local.tui.app import ChatApp
+from mm35local.tui.app import ChatApp, run_chat
 from mm35local.tui.attach import Launch
 from mm35local.tui.connection import LinkState
 from mm35local.tui.options import ChatOptions
@@ -158,14 +158,14 @@ async def test_a_question_waits_for_a_loading_model(server: ChatServer) -> None:
         chat = Chat(app, pilot)
         await until(lambda: app.connection.link.state is LinkState.LOADING)
         await pilot.pause()
-        assert "42%" in chat.text("#doing")
+        assert "42%" in chat.status
         await chat.ask("?")
         await pilot.pause()
         assert server.script.requests == []
         server.script.health = {}
         await chat.answered()
         assert chat.answers == ["Hello."]
-        assert "ready" in chat.text("#doing")
+        assert "ready" in chat.status
     await app.aclose()
 
 
@@ -192,7 +192,7 @@ async def test_where_nothing_answers_the_chat_stays(tmp_path: Path) -> None:
     launch = Launch(("/no/such/program",), NOWHERE, tmp_path / "log")
     async with open_chat(ChatOptions(NOWHERE, launch=launch)) as chat:
         await until(lambda: "cannot be started" in chat.text("Banner"))
-        assert "F5" in chat.text("#doing")
+        assert "F5" in chat.status
 
 
 async def test_a_history_that_cannot_be_used_is_told(server: ChatServer, tmp_path: Path) -> None:
@@ -249,7 +249,7 @@ async def test_what_must_wait_for_the_answer_says_so(server: ChatServer) -> None
     async with open_chat(ChatOptions(server.url)) as chat:
         await chat.ask("?")
         await until(lambda: chat.answers == ["a"])
-        await until(lambda: "answering" in chat.text("#doing"))
+        await until(lambda: "answering" in chat.status)
         await chat.ask("and?")
         await chat.pilot.press("ctrl+n", "ctrl+o")
         assert chat.prompt.text == "and?"

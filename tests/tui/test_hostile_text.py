@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from textual.app import App, ComposeResult
+from textual.widgets import Static
 
 from mm35local.tui.options import ChatOptions
 from mm35local.tui.plain_text import encodable, visible
 from mm35local.tui.ui_events import Submitted
+from mm35local.tui.widgets.markdown_view import MarkdownView
 from tests.fakes.chat_server import ChatScript, ChatServer, Finish, Say, Step, Think
 from tests.tui.chat_pilot import open_chat
 
@@ -41,6 +44,28 @@ async def test_any_answer_is_shown_and_kept(answers: list[list[str]], size: tupl
                 assert chat.app.session.messages[-2].content == question
             await chat.pilot.press("ctrl+t", "pageup")
             assert chat.answers == [visible("".join(pieces)) for pieces in answers]
+
+
+class _Page(App[None]):
+    def compose(self) -> ComposeResult:
+        yield MarkdownView()
+
+    def texts(self) -> list[str]:
+        return [str(widget.render()) for widget in self.query("MarkdownView *").results(Static)]
+
+
+@settings(max_examples=20, deadline=None)
+@given(HOSTILE)
+async def test_a_streamed_answer_looks_like_the_whole_one(pieces: list[str]) -> None:
+    app = _Page()
+    async with app.run_test() as pilot:
+        view = app.query_one(MarkdownView)
+        for piece in pieces:
+            await view.add(piece)
+        streamed = app.texts()
+        await view.update(visible("".join(pieces)))
+        await pilot.pause()
+        assert app.texts() == streamed
 
 
 async def test_a_mouse_over_a_table_cell_of_markup() -> None:

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from mm35local.errors import ServerError, ServerUnreachable
+from mm35local.tui.attach import Launch
 from mm35local.tui.options import ChatOptions
 from mm35local.tui.print_mode import run_print
-from tests.fakes.chat_server import ChatServer, Fail, Refuse, Say, Think, trickle
+from tests.fakes.chat_server import ChatScript, ChatServer, Fail, Refuse, Say, Think, trickle
 
 ROOT = Path(__file__).parents[2]
 
@@ -58,6 +59,16 @@ def test_errors_are_raised_after_the_line_is_ended(server: ChatServer, capsys: p
     assert capsys.readouterr().out == "half\n"
 
 
+def test_a_server_that_may_be_started_is_looked_for_at_its_own_address(
+    server: ChatServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = ChatScript(scripts=[(Say("The other model."),)])
+    with ChatServer(other) as wished:
+        launch = Launch(("/no/such/program",), wished.url, tmp_path / "log")
+        assert run_print("?", ChatOptions(server.url, launch=launch)) == 0
+    assert capsys.readouterr().out == "The other model.\n"
+
+
 def test_no_server(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ServerUnreachable):
         run_print("?", ChatOptions("http://127.0.0.1:9"))
@@ -67,7 +78,8 @@ def test_no_server(capsys: pytest.CaptureFixture[str]) -> None:
 def _process(server: ChatServer) -> subprocess.Popen[bytes]:
     program = (
         "import sys\n"
-        "from mm35local.tui.options import ChatOptions\n"
+        "from mm35local.tui.attach import Launch
+from mm35local.tui.options import ChatOptions\n"
         "from mm35local.tui.print_mode import run_print\n"
         f"code = run_print('?', ChatOptions({server.url!r}))\n"
         "assert not {'textual', 'llama_cpp', 'torch'} & set(sys.modules)\n"

@@ -21,7 +21,7 @@ from mm35local.tui.widgets.markdown_view import MarkdownView
 from mm35local.tui.widgets.notice import Notice
 from mm35local.tui.widgets.thinking import Thinking
 
-PAINTS_PER_SECOND = 12
+PAINTS_PER_SECOND = 10
 
 
 class Answer(Vertical):

@@ -5,11 +5,9 @@ It ticks only while an answer comes or a model loads; an idle chat costs nothing
 
 from __future__ import annotations
 
-from textual.app import ComposeResult
-from textual.containers import Horizontal
 from textual.content import Content
 from textual.timer import Timer
-from textual.widgets import Static
+from textual.widget import Widget
 
 from mm35local.tui.connection import Link, LinkState
 from mm35local.tui.figures import bar, count, duration
@@ -20,51 +18,50 @@ _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _BAR_CELLS = 12
 
 
-class StatusLine(Horizontal):
+class StatusLine(Widget):
+    """One row, drawn as a whole: a change of its text never makes the screen lay itself out again."""
+
     def __init__(self) -> None:
         super().__init__()
-        self._doing = Static(markup=False, id="doing")
-        self._filling = Static(markup=False, id="context")
+        self.num_ticks = 0
         self._link = Link(LinkState.CONNECTING)
         self._reply: Reply | None = None
         self._num_tokens = 0
-        self.num_ticks = 0
         self._timer: Timer | None = None
-
-    def compose(self) -> ComposeResult:
-        yield self._doing
-        yield self._filling
 
     def on_mount(self) -> None:
         self._timer = self.set_interval(1 / _TICKS_PER_SECOND, self._tick)
-        self._refresh()
+        self._update()
 
     def tell_link(self, link: Link) -> None:
         self._link = link
-        self._refresh()
+        self._update()
 
     def tell_reply(self, reply: Reply | None, num_context_tokens: int) -> None:
         """The answer that is coming, None once there is none; and the tokens of the conversation before it."""
         self._reply = reply
         self._num_tokens = num_context_tokens
-        self._refresh()
+        self._update()
 
-    def on_resize(self) -> None:
-        self._refresh()
+    def render(self) -> Content:
+        left, right = self._doing(), self._filling()
+        width = self.content_size.width
+        room = width - left.cell_length
+        if right.cell_length + 2 > room:
+            return left.truncate(width, ellipsis=True)
+        return Content.assemble(left, " " * (room - right.cell_length), right)
 
     def _tick(self) -> None:
         self.num_ticks += 1
-        self._refresh()
+        self.refresh()
 
-    def _refresh(self) -> None:
-        if self._timer is None:
-            return
+    def _update(self) -> None:
         is_busy = self._reply is not None or self._link.state in (LinkState.CONNECTING, LinkState.LOADING)
-        (self._timer.resume if is_busy else self._timer.pause)()
-        self._doing.update(self._doing_content())
-        self._filling.update(self._filling_content())
+        if self._timer is not None:
+            (self._timer.resume if is_busy else self._timer.pause)()
+        self.refresh()
 
-    def _doing_content(self) -> Content:
+    def _doing(self) -> Content:
         spinner = (_SPINNER[self.num_ticks % len(_SPINNER)] + " ", "$text-accent")
         match self._link.state:
             case LinkState.CONNECTING:
@@ -86,7 +83,7 @@ class StatusLine(Horizontal):
             return Content.assemble(("● ", "$text-success"), "ready")
         return Content.assemble(spinner, _progress(self._reply))
 
-    def _filling_content(self) -> Content:
+    def _filling(self) -> Content:
         n_ctx = self._link.model.n_ctx if self._link.model else 0
         num_tokens = self._num_tokens + (self._reply.num_tokens if self._reply else 0)
         if not n_ctx:
