@@ -19,7 +19,7 @@ MAX_FUNCTION_LINES = 60
 MEDIAN_FILE_LINES = 120
 MEDIAN_FUNCTION_LINES = 10
 TABLES = {"mm35local/models/ggml_types.py"}
-BROAD_EXCEPTS = {"mm35local/engine/worker.py", "mm35local/server/problems.py", "mm35local/tui/workers.py"}
+BROAD_EXCEPTS = {"mm35local/engine/worker.py", "mm35local/server/problems.py"}
 
 
 def _sources() -> list[Path]:
@@ -91,7 +91,7 @@ def test_functions_are_small() -> None:
     assert statistics.median(sizes.values()) <= MEDIAN_FUNCTION_LINES
 
 
-def test_broad_excepts_stand_in_three_places() -> None:
+def test_broad_excepts_stand_only_where_a_loop_must_go_on() -> None:
     broad = {
         str(path.relative_to(ROOT))
         for path in _sources()

@@ -29,7 +29,7 @@ class EngineConfig:
     n_batch: int = 512
     """Most tokens one step computes; also the micro-batch, so a cancel is seen after each."""
     num_threads: int = 0
-    """0: one per physical core the process may use."""
+    """0: as many as physical cores the process may use, less one that stays free; see `engine.threads`."""
     n_gpu_layers: int = 0
     max_waiting: int = 256
     """Requests that may queue; one more is refused with EngineOverloaded."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from mm35local.engine.api import EngineConfig
 from mm35local.engine.backend import Chunk
-from mm35local.engine.threads import default_num_threads
+from mm35local.engine.threads import default_threads
 from mm35local.errors import DecodeFailed
 from mm35local.native.batch import Batch
 from mm35local.native.context import Context
@@ -38,13 +38,15 @@ class LlamaBackend:
         Raises LoadFailed.
         """
         self.model = Model(library, config.model_path, n_gpu_layers=config.n_gpu_layers, on_progress=on_progress)
+        default = default_threads()
         self._context = Context(
             library,
             self.model,
             n_ctx=config.n_ctx,
             num_sequences=config.num_slots,
             n_batch=config.n_batch,
-            num_threads=config.num_threads or default_num_threads(),
+            num_threads=config.num_threads or default.num_decode,
+            num_batch_threads=config.num_threads or default.num_batch,
         )
         self._batch = Batch(config.n_batch)
         self._eog_ids = self.model.eog_ids()

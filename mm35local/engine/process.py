@@ -15,6 +15,7 @@ from multiprocessing.context import SpawnProcess
 
 from mm35local.engine.api import Command, EngineConfig, WorkerEvent
 from mm35local.engine.log_tail import death_reason, log_size
+from mm35local.engine.threads import sleep_at_barriers
 
 SECONDS_TO_EXIT = 5.0
 """A worker whose pipe is closed has this long before it is killed."""
@@ -94,7 +95,8 @@ def _spawn(config: EngineConfig) -> tuple[Connection, SpawnProcess]:
 
 
 def _run(config: EngineConfig, connection: Connection) -> None:
-    """Imported here and not above: the parent must never load llama.cpp."""
+    """The worker is imported here and not above: the parent must never load llama.cpp."""
+    sleep_at_barriers()
     from mm35local.engine.worker import run
 
     run(config, connection)

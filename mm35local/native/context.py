@@ -31,15 +31,20 @@ class Context:
         num_sequences: int,
         n_batch: int,
         num_threads: int,
+        num_batch_threads: int,
     ) -> None:
-        """At most one row of each sequence may ask for logits in a decode. Raises LoadFailed when memory is short."""
+        """`num_threads` compute a step of one row, `num_batch_threads` a larger one.
+
+        At most one row of each sequence may ask for logits in a decode. Raises LoadFailed when memory is short.
+        """
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = n_ctx
         params.n_seq_max = num_sequences
         params.kv_unified = True
         params.n_batch = params.n_ubatch = n_batch
         params.n_outputs_max = min(num_sequences, n_batch)
-        params.n_threads = params.n_threads_batch = num_threads
+        params.n_threads = num_threads
+        params.n_threads_batch = num_batch_threads
         library.forget_errors()
         self._handle = llama_cpp.llama_init_from_model(model.handle, params)
         if not self._handle:

@@ -93,22 +93,30 @@ class ServerClient:
     async def chat(self, request: ChatRequest) -> AsyncGenerator[ChatEvent, None]:
         """The events of one answer, `Ended` (and `Usage`) last.
 
-        Raises ServerError with the server's own words, ServerUnreachable when the connection fails or breaks.
+        Raises ServerError with the server's own words or where the answer breaks off, ServerUnreachable where none
+        begins.
         """
+        is_open = is_ended = False
         try:
             async with self._http.stream("POST", "/v1/chat/completions", json=request.body()) as reply:
                 if reply.is_error:
                     raise read_error(reply.status_code, await reply.aread())
+                is_open = True
                 yield Opened()
-                is_ended = False
                 async for data in iter_data(reply.aiter_bytes()):
                     for event in read_chunk(data):
                         is_ended = is_ended or isinstance(event, Ended)
                         yield event
         except httpx.HTTPError as problem:
+            if is_open:
+                raise _broken_off(_describe(problem)) from problem
             raise ServerUnreachable(self.url, _describe(problem)) from problem
         if not is_ended:
-            raise ServerUnreachable(self.url, "the answer broke off before its end")
+            raise _broken_off("the server said no more")
+
+
+def _broken_off(detail: str) -> ServerError:
+    return ServerError(f"the answer broke off: {detail}", "send the question again once the server is well")
 
 
 def _checked(url: str) -> str:

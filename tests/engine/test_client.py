@@ -88,8 +88,8 @@ async def test_a_request_streams_and_ends_with_usage_that_adds_up(client: Engine
 async def test_eight_at_once_all_end_and_seeds_repeat(client: EngineClient) -> None:
     prompt = tuple(await client.tokenize(QUESTION))
     drawn = SamplingParams(temperature=1, seed=5, max_tokens=12)
-    both = [await collect(client, prompt, drawn) for _ in range(2)]
-    assert tokens_of(both[0]) == tokens_of(both[1])
+    answers = [tokens_of(await collect(client, prompt, drawn)) for _ in range(3)]
+    assert answers == answers[:1] * 3, "found in the cache or not"
     many = await asyncio.gather(*(collect(client, (*prompt, 100 + n), GREEDY) for n in range(8)))
     assert all(isinstance(events[-1], Finished) for events in many)
     assert client.status.num_running == 0

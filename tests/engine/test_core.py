@@ -313,9 +313,9 @@ def test_an_interrupted_step_is_computed_again() -> None:
 
 
 def test_a_backend_with_fewer_cells_than_the_books_say_still_serves_all() -> None:
-    backend = FakeBackend(num_slots=NUM_SLOTS, capacity=N_CTX, n_batch=N_BATCH, num_real_cells=60)
+    backend = FakeBackend(num_slots=NUM_SLOTS, capacity=N_CTX, n_batch=N_BATCH, num_real_cells=30)
     run = Run(backend)
-    params = SamplingParams(temperature=1, seed=1, max_tokens=50, ignore_eos=True)
+    params = SamplingParams(temperature=1, seed=1, max_tokens=20, ignore_eos=True)
     requests = [run.submit((number, 2, 3), params) for number in (4, 5, 6)]
     run.drain()
     run.check()

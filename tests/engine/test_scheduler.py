@@ -51,6 +51,13 @@ def test_the_youngest_are_preempted_until_the_rest_fits_and_no_more() -> None:
     assert [chunk.request_id for chunk in plan.chunks] == [1, 2, 3]
 
 
+def test_what_a_preempted_request_held_counts_as_room() -> None:
+    requests = [make_request(1, 11, 10), make_request(2, 9, 0), make_request(3, 11, 10)]
+    plan = schedule(requests, n_batch=16, num_cells=2)
+    assert [request.request_id for request in plan.preempted] == [3]
+    assert [(chunk.request_id, len(chunk.token_ids)) for chunk in plan.chunks] == [(1, 1), (2, 8)]
+
+
 def test_the_oldest_is_never_preempted() -> None:
     plan = schedule([make_request(1, 11, 10)], n_batch=16, num_cells=0)
     assert not plan.preempted

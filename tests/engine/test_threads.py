@@ -9,17 +9,45 @@ from pathlib import Path
 
 import pytest
 
-from mm35local.engine.threads import cgroup_cpus, default_num_threads
+from mm35local.engine import threads
+from mm35local.engine.threads import Threads, cgroup_cpus, default_threads
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity masks on this system")
 def test_a_process_bound_to_one_cpu_gets_one_thread() -> None:
-    assert 1 <= default_num_threads() <= len(os.sched_getaffinity(0))
     code = (
         "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))});"
-        "from mm35local.engine.threads import default_num_threads; print(default_num_threads())"
+        "from mm35local.engine.threads import default_threads; print(default_threads())"
     )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "1\n"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout == "Threads(num_decode=1, num_batch=1)\n"
+
+
+@pytest.mark.parametrize(
+    ("cores", "quota", "expected"),
+    [
+        ("0 1", "max 100000", Threads(1, 2)),
+        ("0 0 1 1", "max 100000", Threads(2, 2)),
+        ("0 1 2 3 4 5 6 7", "max 100000", Threads(7, 7)),
+        ("0 1 2 3 0 1 2 3", "max 100000", Threads(4, 4)),
+        ("0 1 2 3 4 5 6 7", "200000 100000", Threads(2, 2)),
+        ("0 1", "50000 100000", Threads(1, 1)),
+    ],
+)
+def test_one_core_stays_free_unless_hyperthreads_are_spare(
+    monkeypatch: pytest.MonkeyPatch, cores: str, quota: str, expected: Threads
+) -> None:
+    core_of = dict(enumerate(cores.split()))
+    limit = cgroup_cpus_of(quota)
+    monkeypatch.setattr(threads, "_allowed_cpus", lambda: set(core_of))
+    monkeypatch.setattr(threads, "_core", core_of.__getitem__)
+    monkeypatch.setattr(threads, "cgroup_cpus", lambda path: limit)
+    assert default_threads() == expected
+
+
+def cgroup_cpus_of(line: str) -> float | None:
+    quota, period = line.split()
+    return None if quota == "max" else int(quota) / int(period)
 
 
 @pytest.mark.parametrize(

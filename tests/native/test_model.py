@@ -37,7 +37,7 @@ def model(library: Library, smollm2_path: Path) -> Iterator[Model]:
 
 @pytest.fixture
 def context(library: Library, model: Model) -> Iterator[Context]:
-    context = Context(library, model, n_ctx=N_CTX, num_sequences=4, n_batch=64, num_threads=2)
+    context = Context(library, model, n_ctx=N_CTX, num_sequences=4, n_batch=64, num_threads=1, num_batch_threads=1)
     yield context
     context.close()
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+import asyncio
+
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from textual.app import App, ComposeResult
 from textual.widgets import Static
@@ -55,13 +57,17 @@ class _Page(App[None]):
 
 
 @settings(max_examples=20, deadline=None)
-@given(HOSTILE)
-async def test_a_streamed_answer_looks_like_the_whole_one(pieces: list[str]) -> None:
+@given(HOSTILE, st.booleans())
+@example(["|a|b|\n|-|-|\n|c|d|\n\n", "> quoted\n\n", "The end.\n"], True)
+async def test_a_streamed_answer_looks_like_the_whole_one(pieces: list[str], at_once: bool) -> None:
     app = _Page()
     async with app.run_test() as pilot:
         view = app.query_one(MarkdownView)
-        for piece in pieces:
-            await view.add(piece)
+        if at_once:
+            await asyncio.gather(*map(view.add, pieces))
+        else:
+            for piece in pieces:
+                await view.add(piece)
         streamed = app.texts()
         await view.update(visible("".join(pieces)))
         await pilot.pause()

@@ -78,8 +78,7 @@ def test_no_server(capsys: pytest.CaptureFixture[str]) -> None:
 def _process(server: ChatServer) -> subprocess.Popen[bytes]:
     program = (
         "import sys\n"
-        "from mm35local.tui.attach import Launch
-from mm35local.tui.options import ChatOptions\n"
+        "from mm35local.tui.options import ChatOptions\n"
         "from mm35local.tui.print_mode import run_print\n"
         f"code = run_print('?', ChatOptions({server.url!r}))\n"
         "assert not {'textual', 'llama_cpp', 'torch'} & set(sys.modules)\n"

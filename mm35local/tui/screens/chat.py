@@ -10,6 +10,7 @@ from typing import ClassVar
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
+from textual.containers import Vertical
 from textual.screen import Screen
 from textual.widgets import Footer
 from textual.worker import Worker
@@ -59,8 +60,9 @@ class ChatScreen(Screen[None]):
         yield self._title_bar
         yield self._transcript
         yield self._banner
-        yield self._prompt
-        yield self._status
+        with Vertical(id="foot"):
+            yield self._prompt
+            yield self._status
         yield Footer(compact=True, show_command_palette=False)
 
     async def on_mount(self) -> None:

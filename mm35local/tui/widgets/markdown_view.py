@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from markdown_it import MarkdownIt
 from textual import on
 from textual.widget import Widget
@@ -20,11 +22,14 @@ class MarkdownView(Markdown):
 
     def __init__(self, text: str = "") -> None:
         super().__init__(visible(text), parser_factory=_parser, open_links=False)
+        self._adding = asyncio.Lock()
 
     async def add(self, text: str) -> None:
-        await self.append(visible(text))
-        if self.children:
-            _drop_tooltips(self.children[-1])
+        # An append looks for its last block before it waits for its turn; two at once would lose one.
+        async with self._adding:
+            await self.append(visible(text))
+            if self.children:
+                _drop_tooltips(self.children[-1])
 
     @on(Markdown.TableOfContentsUpdated)
     def _built(self) -> None:

@@ -47,7 +47,9 @@ class Transcript(VerticalScroll, can_focus=False):
                 await self._column.mount(Welcome(self._reason))
                 self.tell_model(self._model)
         self._tell_earlier()
-        self.anchor()
+        self.anchor(bool(shown))
+        if not shown:
+            self.scroll_home(animate=False)
 
     async def show_earlier(self) -> None:
         """Build the messages before the first one shown."""
