@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,3 +35,11 @@ def pocket_gguf(pocket_checkpoint: Path, tmp_path_factory: pytest.TempPathFactor
     out = tmp_path_factory.mktemp("pocket_gguf")
     convert(pocket_checkpoint / "hf", out, ["Q4_K_M", "Q5_K_M", "Q8_0"])
     return out
+
+
+def pytest_unconfigure() -> None:
+    """llama_cpp opens two files at import and leaves them to the interpreter, which complains after the last test."""
+    utils = sys.modules.get("llama_cpp._utils")
+    for name in ("outnull_file", "errnull_file"):
+        if utils is not None:
+            getattr(utils, name).close()
