@@ -144,7 +144,10 @@ class EngineOverloaded(EngineError):
 
 class LoadFailed(EngineError):
     def __init__(self, path: str, detail: str, hint: str = "") -> None:
-        super().__init__(f"llama.cpp could not load {path}: {detail}", hint or "mm35 --debug serve shows its whole log")
+        super().__init__(
+            f"llama.cpp could not load {path}: {detail}",
+            hint or "download or convert the file again; engine.log has llama.cpp's own words",
+        )
         self.path = path
         self.detail = detail
 

@@ -68,13 +68,15 @@ def _run(wish: Settings) -> None:
 
 
 def _introduce(prepared: Prepared, wish: Settings) -> None:
+    from mm35local import paths
+
     choice, plan = prepared.choice, prepared.plan
     if choice.reason:
         print(choice.reason, file=sys.stderr)
     place = "GPU memory" if plan.n_gpu_layers else "RAM"
     print(
         f"{choice.path.name}: context {plan.n_ctx:,}, {plan.needed_bytes / GIB:.1f} GiB of {place}, "
-        f"up to {wish.parallel} answers at once",
+        f"up to {wish.parallel} answers at once; log: {paths.log_dir() / 'engine.log'}",
         file=sys.stderr,
     )
 
