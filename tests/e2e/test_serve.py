@@ -112,11 +112,7 @@ def test_closing_a_stream_frees_its_slot(server: Server) -> None:
     )
     next(iter(answer))
     answer.close()
-    for _ in range(200):
-        if server.health()[1]["slots"]["busy"] == 0:
-            return
-        httpx.get(f"{server.url}/health", timeout=5)
-    pytest.fail("the slot stayed busy")
+    assert any(server.health()[1]["slots"]["busy"] == 0 for _ in range(500))
 
 
 def test_the_port_of_a_running_server_is_refused(server: Server, smollm2_path: Path) -> None:
