@@ -110,12 +110,14 @@ class Server:
 @contextmanager
 def serving(*arguments: str, log: Path) -> Iterator[Server]:
     port = free_port()
+    url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "mm35local", "serve", "--port", str(port), *arguments]
     with (
         log.open("wb") as sink,
         subprocess.Popen(command, stdout=sink, stderr=sink, stdin=subprocess.DEVNULL) as process,
+        openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=60) as client,
     ):
-        server = Server(process, f"http://127.0.0.1:{port}")
+        server = Server(process, url, client)
         try:
             server.wait_until("ok")
             yield server
