@@ -17,6 +17,7 @@ Mm35Error                      message (what was expected, what was found) and h
 │   ├── EngineOverloaded       the queue is full: limit
 │   ├── LoadFailed             llama.cpp refused the model: detail
 │   ├── DecodeFailed           llama.cpp refused a batch: code
+│   │   └── GrammarFailed      the answer could not follow its grammar any more: detail
 │   └── WorkerDied             the engine's process ended: exit_code
 └── ServerError
     ├── PortInUse              host, port
@@ -113,10 +114,12 @@ class RequestError(Mm35Error):
 
 
 class ContextLengthExceeded(RequestError):
+    """Its first words are OpenAI's: agents know the error by them and shorten the conversation."""
+
     def __init__(self, num_prompt_tokens: int, num_max_tokens: int, n_ctx: int) -> None:
         wanted = f" and max_tokens asks for {num_max_tokens} more" if num_max_tokens else ""
         super().__init__(
-            f"the context holds {n_ctx} tokens: the prompt has {num_prompt_tokens}{wanted}",
+            f"this model's maximum context length is {n_ctx} tokens here: the prompt has {num_prompt_tokens}{wanted}",
             "max_tokens" if num_max_tokens else "messages",
             "context_length_exceeded",
             "shorten the conversation, lower max_tokens, or start the server with a larger --ctx",
@@ -156,6 +159,13 @@ class DecodeFailed(EngineError):
     def __init__(self, code: int) -> None:
         super().__init__(f"llama.cpp could not compute a batch (code {code})", "send the request again")
         self.code = code
+
+
+class GrammarFailed(DecodeFailed):
+    def __init__(self, detail: str) -> None:
+        EngineError.__init__(self, f"the answer cannot follow its grammar: {detail}", "use a simpler schema or grammar")
+        self.code = 0
+        self.detail = detail
 
 
 class WorkerDied(EngineError):

@@ -6,7 +6,7 @@ Only the command line builds it; each room is handed its own small part and neve
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
@@ -26,6 +26,15 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=1, le=65535)
     api_key: SecretStr | None = None
+    """One key, or several with commas between them: any of them opens the server."""
+    api_key_file: Path | None = None
+    """More keys, one a line."""
+    own_sampling: bool = False
+    """At high effort, the model's own temperature and top_p win over the client's."""
+    thinking_field: Literal["reasoning_content", "reasoning"] = "reasoning_content"
+    """Where a chat completion carries what was thought."""
+    cors: str = ""
+    """Web pages that may use the server, as origins with commas between them; * is all."""
     ctx: int | None = Field(default=None, ge=1)
     """Context in tokens; None takes the longest that fits comfortably."""
     parallel: int = Field(default=8, ge=1, le=64)

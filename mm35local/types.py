@@ -13,8 +13,19 @@ class FinishReason(StrEnum):
     """An end-of-generation token came."""
     LENGTH = "length"
     """`max_tokens` or the context was used up."""
+    TOOL_CALLS = "tool_calls"
+    """The answer calls tools. The engine, which knows ids only, never says this; `chat.turn` does."""
     CANCELLED = "cancelled"
     """The caller went away, or found a stop string."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grammar:
+    """What the tokens of an answer may be, in llguidance's Lark; control tokens are written as ids, `<[9]>`."""
+
+    lark: str
+    is_required: bool = True
+    """False: an answer goes on unconstrained where the grammar cannot be followed any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +47,8 @@ class SamplingParams:
     """None generates until the context is full."""
     ignore_eos: bool = False
     """For benchmarks: end-of-generation tokens do not stop."""
+    grammar: Grammar | None = None
+    """None: every token may come."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,24 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from mm35local.chat.messages import Conversation
 from mm35local.chat.parser import Parser
+from mm35local.chat.response_format import ResponseFormat
 from mm35local.chat.vocabulary import Vocabulary
 from mm35local.errors import ModelFileError
+
+if TYPE_CHECKING:
+    from mm35local.chat.grammar import AnswerGrammar
 
 _TEKKEN_PRE_TYPES = ("tekken", "pixtral")  # early files of the family say pixtral
 
 
 class Dialect(Protocol):
     @property
+    def vocabulary(self) -> Vocabulary: ...
+
+    @property
     def has_effort(self) -> bool:
         """Does the model know `Conversation.effort`?"""
         ...
 
+    @property
+    def has_tools(self) -> bool:
+        """Does the model know `Conversation.tools`? Where it does not, they are not in the prompt."""
+        ...
+
     def render(self, conversation: Conversation) -> tuple[str | int, ...]:
         """The prompt: token ids, and text that is still to be tokenized (`Engine.tokenize`). Raises RequestError."""
+        ...
+
+    def grammar(self, conversation: Conversation, wanted: ResponseFormat | None) -> AnswerGrammar:
+        """What the answer may be, out of `wanted` and the conversation's tools and choice among them.
+
+        Raises RequestError if `wanted` or a forced call cannot be enforced. The first one takes a second or so.
+        """
         ...
 
     def parser(self) -> Parser:

@@ -1,49 +1,41 @@
 """Token ids of an answer to deltas: text, thinking, tool calls.
 
 Invariants: parts are told apart by control token *ids*, so no text can imitate them and none leaks as text;
-however the ids are cut into calls, the deltas concatenate to the same; nothing the model said is dropped.
+however the ids are cut into calls, the deltas concatenate to the same; nothing the model said is dropped but white
+space around a call's arguments.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Protocol
 
+from mm35local.chat.call_reader import CallReader
+from mm35local.chat.deltas import Delta, TextDelta, ThinkingDelta, ToolCallDelta
 from mm35local.chat.detokenizer import Detokenizer
 from mm35local.chat.vocabulary import Vocabulary
 
-
-@dataclass(frozen=True, slots=True)
-class TextDelta:
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class ThinkingDelta:
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class ToolCallDelta:
-    """A piece of call `index` (0 is the answer's first): its whole name once, then its arguments as they come."""
-
-    index: int
-    name: str = ""
-    arguments: str = ""
-
-
-Delta = TextDelta | ThinkingDelta | ToolCallDelta
+__all__ = ["Delta", "MistralParser", "Parser", "TextDelta", "TextParser", "ThinkingDelta", "ToolCallDelta"]
 
 
 class Parser(Protocol):
     """Reads one answer."""
 
+    @property
+    def num_thinking_tokens(self) -> int:
+        """Tokens so far that are thinking, its delimiters among them."""
+        ...
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What was odd about the answer so far."""
+        ...
+
     def feed(self, token_ids: Iterable[int]) -> Sequence[Delta]: ...
 
-    def flush(self) -> Sequence[Delta]:
-        """The answer ended, perhaps in the middle of something."""
+    def flush(self, *, is_cut: bool = False) -> Sequence[Delta]:
+        """The answer ended, perhaps in the middle of something; `is_cut`: because there was no room for more."""
         ...
 
 
@@ -52,12 +44,14 @@ class TextParser:
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._detokenizer = Detokenizer(vocabulary)
+        self.num_thinking_tokens = 0
+        self.warnings: Sequence[str] = ()
 
     def feed(self, token_ids: Iterable[int]) -> Sequence[Delta]:
         text = self._detokenizer.feed(token_ids)
         return (TextDelta(text),) if text else ()
 
-    def flush(self) -> Sequence[Delta]:
+    def flush(self, *, is_cut: bool = False) -> Sequence[Delta]:
         text = self._detokenizer.flush()
         return (TextDelta(text),) if text else ()
 
@@ -76,8 +70,10 @@ class MistralParser:
         self._control_ids = vocabulary.control_ids
         self._detokenizer = Detokenizer(vocabulary)
         self._state = _State.TEXT
-        self._call_index = -1
         self._name = ""
+        self.num_thinking_tokens = 0
+        self.warnings: list[str] = []
+        self._calls = CallReader(self.warnings)
         transitions: dict[str, Callable[[], None]] = {
             "[THINK]": self._begin_thinking,
             "[/THINK]": self._begin_text,
@@ -94,18 +90,20 @@ class MistralParser:
     def feed(self, token_ids: Iterable[int]) -> Sequence[Delta]:
         run: list[int] = []
         for token_id in token_ids:
+            was_thinking = self._state is _State.THINKING
             if token_id not in self._control_ids:
                 run.append(token_id)
-                continue
-            self._say(self._detokenizer.feed(run))
-            run.clear()
-            if begin := self._transitions.get(token_id):
-                begin()
+            else:
+                self._say(self._detokenizer.feed(run))
+                run.clear()
+                if begin := self._transitions.get(token_id):
+                    begin()
+            self.num_thinking_tokens += was_thinking or self._state is _State.THINKING
         self._say(self._detokenizer.feed(run))
         return self._taken()
 
-    def flush(self) -> Sequence[Delta]:
-        self._leave()
+    def flush(self, *, is_cut: bool = False) -> Sequence[Delta]:
+        self._leave(is_cut=is_cut)
         self._state = _State.TEXT
         return self._taken()
 
@@ -126,15 +124,17 @@ class MistralParser:
         if self._state is not _State.CALL_NAME:
             return
         self._say(self._detokenizer.flush())
-        self._call_index += 1
-        self._deltas.append(ToolCallDelta(self._call_index, name=self._name))
+        self._calls.begin(self._name)
         self._name = ""
         self._state = _State.CALL_ARGUMENTS
 
-    def _leave(self) -> None:
+    def _leave(self, *, is_cut: bool = False) -> None:
         """Ends the present part; a call that never got to its arguments was text."""
         self._say(self._detokenizer.flush())
+        if self._state is _State.CALL_ARGUMENTS:
+            self._deltas += self._calls.end(is_cut=is_cut)
         if self._name:
+            self.warnings.append(f"the call of {self._name[:100]!r} never got to its arguments")
             self._deltas.append(TextDelta(self._name))
             self._name = ""
 
@@ -149,7 +149,7 @@ class MistralParser:
             case _State.CALL_NAME:
                 self._name += text
             case _State.CALL_ARGUMENTS:
-                self._deltas.append(ToolCallDelta(self._call_index, arguments=text))
+                self._deltas += self._calls.arguments(text)
 
     def _taken(self) -> Sequence[Delta]:
         deltas, self._deltas = self._deltas, []

@@ -11,12 +11,25 @@ from typing import Any, NoReturn
 
 from jinja2 import TemplateError
 from jinja2.exceptions import TemplateSyntaxError
+from jinja2.meta import find_undeclared_variables
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from mm35local.chat.grammar import (
+    AnswerGrammar,
+    answer_schema,
+    callable_tools,
+    checked,
+    json_rule,
+    must_call,
+    raw_rule,
+)
 from mm35local.chat.literals import ControlLiterals, absent_marker
 from mm35local.chat.messages import Conversation, Effort, Message, Role
 from mm35local.chat.normalize import normalize
 from mm35local.chat.parser import Parser, TextParser
+from mm35local.chat.response_format import RawGrammar, ResponseFormat
+from mm35local.chat.template_variables import Shield, all_texts, message_variables, tool_variables, without_tools
+from mm35local.chat.tools import Tool
 from mm35local.chat.vocabulary import Vocabulary
 from mm35local.errors import ModelFileError, RequestError
 
@@ -38,19 +51,31 @@ class TemplateDialect:
         self._source = source
         self._literals = ControlLiterals(vocabulary.controls)
         self._bos = vocabulary.named.get("bos") if adds_bos else None
+        environment = _environment()
         try:
-            self._template = _environment().from_string(source)
+            self._template = environment.from_string(source)
+            self._has_tools = "tools" in find_undeclared_variables(environment.parse(source))
         except TemplateSyntaxError as error:
             raise ModelFileError(
                 name, f"line {error.lineno} of its chat template: {error.message}", "choose another build of the model"
             ) from error
 
     @property
+    def vocabulary(self) -> Vocabulary:
+        return self._vocabulary
+
+    @property
     def has_effort(self) -> bool:
         return any(name in self._source for name in _EFFORT_NAMES)
 
+    @property
+    def has_tools(self) -> bool:
+        return self._has_tools
+
     def render(self, conversation: Conversation) -> tuple[str | int, ...]:
-        messages = normalize(conversation.messages)
+        messages = normalize(conversation.messages).messages
+        if not self._has_tools:
+            messages = without_tools(messages)
         try:
             parts = self._render(messages, conversation)
         except _Refused as refused:
@@ -60,6 +85,19 @@ class TemplateDialect:
         is_begun = bool(parts) and parts[0] == self._bos
         return parts if self._bos is None or is_begun else (self._bos, *parts)
 
+    def grammar(self, conversation: Conversation, wanted: ResponseFormat | None) -> AnswerGrammar:
+        """Calls are these models' own words, which differ from one to the next: none can be forced."""
+        if callable_tools(conversation) and must_call(conversation):
+            raise RequestError(
+                "this model cannot be made to call a tool: its calls are no control tokens",
+                "tool_choice",
+                hint="use tool_choice 'auto', or a Mistral model",
+            )
+        if wanted is None:
+            return AnswerGrammar()
+        rule = raw_rule(wanted) if isinstance(wanted, RawGrammar) else json_rule(answer_schema(wanted))
+        return checked(f"start: answer SAFE_WS?\nanswer: {rule}\nSAFE_WS: /[ \\t\\r\\n]{{1,8}}/\n", is_required=True)
+
     def parser(self) -> Parser:
         return TextParser(self._vocabulary)
 
@@ -67,7 +105,7 @@ class TemplateDialect:
         """For templates that know no system role: its text opens the first user message."""
         as_user = Message(Role.USER, messages[0].content)
         try:
-            return self._render(normalize((as_user, *messages[1:])), conversation)
+            return self._render(normalize((as_user, *messages[1:])).messages, conversation)
         except _Refused as refused:
             raise _refusal(refused) from refused
 
@@ -75,25 +113,22 @@ class TemplateDialect:
         """A last assistant message follows the generation prompt, for the model to continue."""
         continued = messages[-1].content if messages[-1].role is Role.ASSISTANT else ""
         told = messages[:-1] if messages[-1].role is Role.ASSISTANT else messages
-        texts = [text for message in told for text in (message.content, message.thinking)]
-        marker = absent_marker([self._source, *texts, *self._vocabulary.controls])
-        rendered = self._text([self._variables(message, marker) for message in told], conversation)
+        tools = conversation.tools if self._has_tools else ()
+        marker = absent_marker([self._source, *all_texts(told, tools), *self._vocabulary.controls])
+        rendered = self._text(told, tools, conversation, lambda text: self._literals.shield(text, marker))
         parts = self._literals.split(rendered, marker)
         return (*parts, continued) if continued else parts
 
-    def _variables(self, message: Message, marker: str) -> dict[str, str]:
-        variables = {"role": message.role.value, "content": self._literals.shield(message.content, marker)}
-        if message.thinking:
-            variables["reasoning_content"] = self._literals.shield(message.thinking, marker)
-        return variables
-
-    def _text(self, messages: list[dict[str, str]], conversation: Conversation) -> str:
+    def _text(
+        self, messages: Sequence[Message], tools: Sequence[Tool], conversation: Conversation, shield: Shield
+    ) -> str:
         try:
             return self._template.render(
-                messages=messages,
+                messages=[message_variables(message, shield) for message in messages],
+                tools=[tool_variables(tool, shield) for tool in tools] or None,
                 add_generation_prompt=True,
-                bos_token=self._spelling("bos"),
-                eos_token=self._spelling("eos"),
+                bos_token=self._vocabulary.spelling("bos"),
+                eos_token=self._vocabulary.spelling("eos"),
                 enable_thinking=conversation.effort is Effort.HIGH,
                 reasoning_effort=conversation.effort.value,
                 strftime_now=conversation.now.strftime,
@@ -102,10 +137,6 @@ class TemplateDialect:
             raise
         except (TemplateError, *_RUNTIME_ERRORS) as error:
             raise _refusal(error) from error
-
-    def _spelling(self, name: str) -> str:
-        id_ = self._vocabulary.named.get(name)
-        return "" if id_ is None else self._vocabulary.tokens[id_]
 
 
 def _environment() -> ImmutableSandboxedEnvironment:

@@ -1,21 +1,25 @@
 """One turn of a chat: a conversation in, typed deltas out. The only file of this room that touches an engine.
 
 Invariant: a turn ends in exactly one `Done`, or raises an Mm35Error; the texts of its deltas concatenate to
-`Done.text` and `Done.thinking`.
+`Done.text`, `Done.thinking` and `Done.tool_calls`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
-from dataclasses import dataclass
-from itertools import groupby
+from dataclasses import dataclass, replace
 
+from mm35local.chat.answer import Answer
+from mm35local.chat.call_ids import answer_seed
+from mm35local.chat.deltas import TextDelta, ThinkingDelta, ToolCallDelta
 from mm35local.chat.dialect import Dialect
 from mm35local.chat.messages import Conversation
-from mm35local.chat.parser import Delta, Parser, TextDelta, ThinkingDelta, ToolCallDelta
-from mm35local.chat.stops import StopStrings
+from mm35local.chat.normalize import normalize
+from mm35local.chat.notes import Note
+from mm35local.chat.response_format import ResponseFormat
+from mm35local.chat.tools import ToolCall, ToolMode
 from mm35local.engine import api
 from mm35local.errors import ContextLengthExceeded, EngineError, RequestError
 from mm35local.types import FinishReason, Prompt, SamplingParams, Usage
@@ -23,17 +27,22 @@ from mm35local.types import FinishReason, Prompt, SamplingParams, Usage
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What to answer, and how. `stops` end the answer's text; they are not looked for in thinking."""
+    """What to answer, and how. `stops` end the answer's text; they are not looked for in thinking or in calls."""
 
     conversation: Conversation
     params: SamplingParams
     stops: tuple[str, ...] = ()
+    response_format: ResponseFormat | None = None
+    """None: any text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
+    """The request left the queue. `notes`: what had to be changed in the conversation; for the log."""
+
     num_prompt_tokens: int
     num_cached_tokens: int
+    notes: tuple[Note, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,46 +53,49 @@ class Prefill:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A stop string counts as `FinishReason.STOP`."""
+    """A stop string counts as `FinishReason.STOP`, a finished call as `FinishReason.TOOL_CALLS`."""
 
     finish_reason: FinishReason
     usage: Usage
     text: str
     thinking: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    num_thinking_tokens: int = 0
+    """Of `usage.num_completion_tokens`; OpenAI's `reasoning_tokens`."""
+    warnings: tuple[str, ...] = ()
+    """What was odd about the answer or could not be enforced: for the log, and for a client that wants to know."""
 
 
-TurnEvent = Started | Prefill | TextDelta | ThinkingDelta | Done
+TurnEvent = Started | Prefill | TextDelta | ThinkingDelta | ToolCallDelta | Done
 
 
-class _Answer:
-    """What the model said so far: parsed, and cut at the first stop string."""
+class _Events:
+    """Reads the engine's events of one request."""
 
-    def __init__(self, parser: Parser, stops: tuple[str, ...]) -> None:
-        self._parser = parser
-        self._stops = StopStrings(stops)
+    def __init__(self, answer: Answer, notes: tuple[Note, ...], warnings: tuple[str, ...]) -> None:
+        self._answer = answer
+        self._notes = notes
+        self._warnings = warnings
         self._started = Started(0, 0)
-        self._num_tokens = 0
-        self._texts: list[str] = []
-        self._thoughts: list[str] = []
 
     def take(self, event: api.RequestEvent) -> Iterator[TurnEvent]:
         """What there is to tell after an event of the engine. Raises the error of `Failed`."""
         match event:
             case api.Started():
-                self._started = Started(event.num_prompt_tokens, event.num_cached_tokens)
+                self._started = Started(event.num_prompt_tokens, event.num_cached_tokens, self._notes)
                 yield self._started
             case api.Progress():
                 yield Prefill(event.num_computed, event.num_prompt_tokens)
             case api.Tokens():
-                yield from _merged(self._read(event.token_ids))
+                yield from self._answer.feed(event.token_ids)
             case api.Finished():
-                yield from self._end()
+                yield from self._answer.flush(is_cut=event.reason is not FinishReason.STOP)
             case api.Failed():
                 raise event.error
 
     def done_after(self, event: api.RequestEvent) -> Done | None:
         """The end, if `event` was the engine's last or a stop string was found. Raises EngineError if cut short."""
-        if self._stops.is_found:
+        if self._answer.is_stopped:
             return self._done(FinishReason.STOP, self._usage())
         if not isinstance(event, api.Finished):
             return None
@@ -91,45 +103,22 @@ class _Answer:
             raise EngineError("the answer was cut short: the engine is shutting down", "send the request again later")
         return self._done(event.reason, event.usage)
 
-    def _read(self, token_ids: tuple[int, ...]) -> Iterator[TextDelta | ThinkingDelta]:
-        """One id at a time, so that the usage counts no token after the stop string."""
-        for token_id in token_ids:
-            self._num_tokens += 1
-            yield from self._say(self._parser.feed((token_id,)))
-            if self._stops.is_found:
-                return
-
-    def _end(self) -> Iterator[TurnEvent]:
-        yield from self._say(self._parser.flush())
-        if text := self._stops.flush():
-            self._texts.append(text)
-            yield TextDelta(text)
-
-    def _say(self, deltas: Sequence[Delta]) -> Iterator[TextDelta | ThinkingDelta]:
-        for delta in deltas:
-            if isinstance(delta, ThinkingDelta):
-                self._thoughts.append(delta.text)
-                yield delta
-            elif text := self._stops.feed(_text(delta)):
-                self._texts.append(text)
-                yield TextDelta(text)
-
     def _usage(self) -> Usage:
-        return Usage(self._started.num_prompt_tokens, self._num_tokens, self._started.num_cached_tokens)
+        return Usage(self._started.num_prompt_tokens, self._answer.num_tokens, self._started.num_cached_tokens)
 
     def _done(self, reason: FinishReason, usage: Usage) -> Done:
-        return Done(reason, usage, "".join(self._texts), "".join(self._thoughts))
-
-
-def _text(delta: TextDelta | ToolCallDelta) -> str:
-    """No tools are offered, so a call is the model's odd way of saying something: kept, as text."""
-    return delta.text if isinstance(delta, TextDelta) else delta.name + delta.arguments
-
-
-def _merged(deltas: Iterable[TextDelta | ThinkingDelta]) -> Iterator[TextDelta | ThinkingDelta]:
-    """One delta where several of a kind follow each other: a step's tokens are one message to the client."""
-    for kind, run in groupby(deltas, type):
-        yield kind("".join(delta.text for delta in run))
+        answer = self._answer
+        if answer.tool_calls and reason is FinishReason.STOP:
+            reason = FinishReason.TOOL_CALLS
+        return Done(
+            reason,
+            usage,
+            answer.text,
+            answer.thinking,
+            answer.tool_calls,
+            answer.num_thinking_tokens,
+            (*self._warnings, *answer.warnings),
+        )
 
 
 async def run_turn(engine: api.Engine, dialect: Dialect, turn: Turn) -> AsyncGenerator[TurnEvent, None]:
@@ -137,19 +126,31 @@ async def run_turn(engine: api.Engine, dialect: Dialect, turn: Turn) -> AsyncGen
 
     Raises what rendering and the engine raise: RequestError, ContextLengthExceeded, EngineError.
     """
-    prompt = await _encode(engine, dialect, turn.conversation)
+    history = normalize(turn.conversation.messages)
+    conversation = replace(turn.conversation, messages=history.messages)
+    prompt = await _encode(engine, dialect, conversation)
     _check_length(prompt, turn.params, engine.status.info)
-    answer = _Answer(dialect.parser(), turn.stops)
+    enforced = await asyncio.to_thread(dialect.grammar, conversation, turn.response_format)
+    params = replace(turn.params, grammar=enforced.grammar or turn.params.grammar)
+    answer = Answer(dialect.parser(), turn.stops, _callable(conversation), answer_seed(prompt.token_ids))
+    reader = _Events(answer, history.notes, enforced.warnings)
     done: Done | None = None
-    async with aclosing(engine.generate(prompt, turn.params)) as events:
+    async with aclosing(engine.generate(prompt, params)) as events:
         async for event in events:
-            for news in answer.take(event):
+            for news in reader.take(event):
                 yield news
-            if done := answer.done_after(event):
+            if done := reader.done_after(event):
                 break
     if done is None:
         raise EngineError("the engine ended the answer without saying how", "send the request again")
     yield done
+
+
+def _callable(conversation: Conversation) -> tuple[str, ...]:
+    """The tools that the answer may call."""
+    if conversation.tool_choice.mode is ToolMode.NONE:
+        return ()
+    return tuple(tool.name for tool in conversation.tools)
 
 
 async def _encode(engine: api.Engine, dialect: Dialect, conversation: Conversation) -> Prompt:

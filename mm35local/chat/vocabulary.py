@@ -74,6 +74,11 @@ class Vocabulary:
             tokens, types, kind == "gpt2", controls, frozenset(controls.values()), named, _byte_alphabet()
         )
 
+    def spelling(self, name: str) -> str:
+        """How a token named in the metadata is written; empty where the file names none."""
+        id_ = self.named.get(name)
+        return "" if id_ is None else self.tokens[id_]
+
     def token_bytes(self, token_id: int) -> bytes:
         """The UTF-8 bytes (perhaps part of a character) that a token adds to the text; none for control tokens."""
         if token_id in self.control_ids or not 0 <= token_id < len(self.tokens):

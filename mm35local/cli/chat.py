@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mm35local.cli.keys import first_key
 from mm35local.cli.options import ApiKey, Ctx, Json, Model, Threads, UseGpu, settings
 from mm35local.errors import ServerError, UsageError
 
@@ -65,7 +66,7 @@ def chat(
     launch, reason = (None, None) if url else _launch(wish)
     options = ChatOptions(
         url=url or f"http://{wish.host}:{wish.port}",
-        api_key=wish.api_key.get_secret_value() if wish.api_key else None,
+        api_key=first_key(wish),
         launch=launch,
         history_path=paths.history_file(),
         system=system,
@@ -127,7 +128,7 @@ async def _running_model(wish: Settings) -> str | None:
     """The id of the model that a server of ours already holds at that address, or None."""
     from mm35local.tui.client import ServerClient
 
-    client = ServerClient(f"http://{wish.host}:{wish.port}", wish.api_key.get_secret_value() if wish.api_key else None)
+    client = ServerClient(f"http://{wish.host}:{wish.port}", first_key(wish))
     try:
         model = (await client.health()).model
         return model.id if model else None

@@ -32,6 +32,15 @@ ApiKey = Annotated[
     str | None,
     typer.Option("--api-key", metavar="KEY", help="The server's key; better: MM35_API_KEY.", show_default=False),
 ]
+ApiKeys = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--api-key",
+        metavar="KEY",
+        help="A key that opens the server, repeatable; better: MM35_API_KEY.",
+        show_default=False,
+    ),
+]
 
 
 def settings(**flags: Any) -> Settings:

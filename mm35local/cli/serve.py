@@ -6,11 +6,13 @@ import os
 import signal
 import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mm35local.cli.options import ApiKey, Ctx, Model, Parallel, Threads, UseGpu, settings
+from mm35local.cli.keys import api_keys
+from mm35local.cli.options import ApiKeys, Ctx, Model, Parallel, Threads, UseGpu, settings
 from mm35local.errors import GIB, UsageError
 
 if TYPE_CHECKING:
@@ -28,7 +30,17 @@ def serve(
     model: Model = None,
     host: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Default 127.0.0.1.")] = None,
     port: Annotated[int | None, typer.Option(metavar="PORT", help="Default 8080.")] = None,
-    api_key: ApiKey = None,
+    api_key: ApiKeys = None,
+    api_key_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Keys, one a line.", show_default=False)
+    ] = None,
+    cors: Annotated[
+        str | None, typer.Option(metavar="ORIGINS", help="Web pages that may use the server; * is all.")
+    ] = None,
+    own_sampling: Annotated[
+        bool | None,
+        typer.Option("--own-sampling", help="At high effort, keep the model's temperature whatever clients send."),
+    ] = None,
     ctx: Ctx = None,
     parallel: Parallel = None,
     threads: Threads = None,
@@ -37,9 +49,19 @@ def serve(
 ) -> None:
     """Serve a model to editors and agents: http://127.0.0.1:8080/v1."""
     wish = settings(
-        model=model, host=host, port=port, api_key=api_key, ctx=ctx, parallel=parallel, threads=threads, gpu=gpu
+        model=model,
+        host=host,
+        port=port,
+        api_key=",".join(api_key) if api_key else None,
+        api_key_file=api_key_file,
+        cors=cors,
+        own_sampling=own_sampling,
+        ctx=ctx,
+        parallel=parallel,
+        threads=threads,
+        gpu=gpu,
     )
-    if not _is_loopback(wish.host) and wish.api_key is None:
+    if not _is_loopback(wish.host) and not api_keys(wish):
         raise UsageError(f"--host {wish.host} can be reached by others", "set a key: MM35_API_KEY=... mm35 serve")
     if exit_with_stdin:
         _end_with_stdin()
@@ -59,9 +81,9 @@ def _run(wish: Settings) -> None:
         prepared = prepare(wish)
         _introduce(prepared, wish)
         engine = EngineClient(_engine_config(prepared, wish))
-        key = wish.api_key.get_secret_value() if wish.api_key else None
+        origins = [origin for origin in map(str.strip, wish.cors.split(",")) if origin]
         hosts = LOOPBACK_HOSTS if _is_loopback(wish.host) else None
-        app = create_app(engine, _served_model(prepared), api_key=key, hosts=hosts)
+        app = create_app(engine, _served_model(prepared, wish), api_keys=api_keys(wish), origins=origins, hosts=hosts)
         run_server(app, engine, listener)
     finally:
         listener.close()
@@ -95,7 +117,7 @@ def _engine_config(prepared: Prepared, wish: Settings) -> EngineConfig:
     )
 
 
-def _served_model(prepared: Prepared) -> ServedModel:
+def _served_model(prepared: Prepared, wish: Settings) -> ServedModel:
     from mm35local.chat.messages import Effort
     from mm35local.server.model import ServedModel
     from mm35local.types import SamplingParams
@@ -113,6 +135,8 @@ def _served_model(prepared: Prepared) -> ServedModel:
         },
         license=choice.entry.licence if choice.entry else str(header.metadata.get("general.license", "")) or None,
         reason=choice.reason,
+        thinking_field=wish.thinking_field,
+        keeps_own_sampling=wish.own_sampling,
     )
 
 

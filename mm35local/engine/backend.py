@@ -40,7 +40,10 @@ class Backend(Protocol):
         ...
 
     def open(self, request_id: int, params: SamplingParams, prompt: Sequence[int]) -> None:
-        """Prepare to sample for a request; what it draws depends on nothing but these and its own tokens."""
+        """Prepare to sample for a request; what it draws depends on nothing but these and its own tokens.
+
+        Raises RequestError if its grammar cannot be compiled.
+        """
         ...
 
     def close(self, request_id: int) -> None:
@@ -50,7 +53,8 @@ class Backend(Protocol):
     def compute(self, chunks: Sequence[Chunk]) -> list[int | None]:
         """One step: for each chunk the sampled token, None where none was wanted.
 
-        Raises DecodeFailed; then the cells of the chunks' slots beyond `start` are undefined until trimmed.
+        Raises DecodeFailed; then the cells of the chunks' slots beyond `start` are undefined until trimmed. A
+        GrammarFailed is one of them: computed alone, only its own chunk fails again.
         """
         ...
 

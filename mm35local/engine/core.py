@@ -98,8 +98,16 @@ class EngineCore:
         if not request.is_started:
             request.is_started = True
             request.num_cached = request.num_computed
+            self._open(request)
+
+    def _open(self, request: Request) -> None:
+        try:
             self._backend.open(request.request_id, request.params, request.tokens)
-            self._events.append(Started(request.request_id, request.num_prompt_tokens, request.num_cached))
+        except RequestError as error:
+            self._close(request)
+            self._events.append(Failed(request.request_id, error))
+            return
+        self._events.append(Started(request.request_id, request.num_prompt_tokens, request.num_cached))
 
     def _preempt(self, request: Request) -> None:
         """Back to the queue; its tokens are its prompt then, and its sampler stays where it was."""

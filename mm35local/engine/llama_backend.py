@@ -8,6 +8,7 @@ answer on an idle engine, but a busy one may choose otherwise where two tokens a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from mm35local.engine.api import EngineConfig
 from mm35local.engine.backend import Chunk
@@ -19,6 +20,9 @@ from mm35local.native.library import Library
 from mm35local.native.model import Model
 from mm35local.native.sampler import Sampler
 from mm35local.types import SamplingParams
+
+if TYPE_CHECKING:
+    from mm35local.engine.constraint import Constraint, ConstraintCompiler
 
 
 class LlamaBackend:
@@ -52,6 +56,8 @@ class LlamaBackend:
         self._eog_ids = self.model.eog_ids()
         self._n_ctx = config.n_ctx
         self._samplers: dict[int, Sampler] = {}
+        self._compiler: ConstraintCompiler | None = None
+        self._constraints: dict[int, Constraint] = {}
         self._prefilling: tuple[int, ...] = ()
         self._context.set_abort_callback(lambda: any(map(is_cancelled, self._prefilling)))
 
@@ -73,9 +79,21 @@ class LlamaBackend:
         return ids
 
     def open(self, request_id: int, params: SamplingParams, prompt: Sequence[int]) -> None:
+        if params.grammar is not None:
+            self._constraints[request_id] = self._constraint_compiler().compile(params.grammar)
         self._samplers[request_id] = Sampler(params, n_vocab=self.n_vocab, n_ctx=self._n_ctx, prompt=prompt)
 
+    def _constraint_compiler(self) -> ConstraintCompiler:
+        """llguidance is loaded when somebody asks for a grammar, which many servers never see."""
+        if self._compiler is None:
+            from mm35local.engine.constraint import ConstraintCompiler, Pieces
+
+            pieces = Pieces(self.model.token_pieces(), self.model.control_ids(), self.model.eos_id, self.model.tokenize)
+            self._compiler = ConstraintCompiler(pieces, self._eog_ids)
+        return self._compiler
+
     def close(self, request_id: int) -> None:
+        self._constraints.pop(request_id, None)
         sampler = self._samplers.pop(request_id, None)
         if sampler is not None:
             sampler.close()
@@ -90,10 +108,25 @@ class LlamaBackend:
         code = self._context.decode(self._batch)
         if code:
             raise DecodeFailed(code)
+        self._mask(chunks, rows)
         return [
-            self._samplers[chunk.request_id].sample(self._context, row) if chunk.wants_token else None
+            self._sample(chunk.request_id, row) if chunk.wants_token else None
             for chunk, row in zip(chunks, rows, strict=True)
         ]
+
+    def _mask(self, chunks: Sequence[Chunk], rows: Sequence[int]) -> None:
+        """Before anything is sampled, so that one that fails leaves all as they were."""
+        for chunk, row in zip(chunks, rows, strict=True):
+            constraint = self._constraints.get(chunk.request_id)
+            if constraint is not None and chunk.wants_token:
+                constraint.mask(self._context.logits(row))
+
+    def _sample(self, request_id: int, row: int) -> int:
+        token_id = self._samplers[request_id].sample(self._context, row)
+        constraint = self._constraints.get(request_id)
+        if constraint is not None:
+            constraint.feed(token_id)
+        return token_id
 
     def trim(self, slot: int, num_tokens: int) -> int:
         if self._context.seq_rm(slot, num_tokens):

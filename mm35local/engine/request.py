@@ -55,6 +55,8 @@ def accept(command: Submit, *, arrival: int, n_ctx: int, n_vocab: int) -> Reques
             f"token id {strange} is not in the vocabulary of {n_vocab}", "messages", "invalid_token", "re-tokenize"
         )
     _check_params(params)
+    if params.ignore_eos and params.grammar is not None:
+        raise RequestError("ignore_eos cannot go with a grammar, which says where the answer ends", "ignore_eos")
     if len(tokens) + (params.max_tokens or 1) > n_ctx:
         raise ContextLengthExceeded(len(tokens), params.max_tokens or 0, n_ctx)
     max_total = n_ctx if params.max_tokens is None else len(tokens) + params.max_tokens

@@ -57,6 +57,29 @@ class Model:
         """All ids that end a generation."""
         return frozenset(token_id for token_id in range(self.n_vocab) if self.is_eog(token_id))
 
+    @property
+    def eos_id(self) -> int:
+        """The token that ends an answer; -1 where the vocabulary has none."""
+        return int(llama_cpp.llama_vocab_eos(self._vocab))
+
+    def token_pieces(self) -> list[bytes]:
+        """The bytes that each id stands for, its spelling for control tokens. Takes a tenth of a second or so."""
+        size = 256
+        buffer = ctypes.create_string_buffer(size)
+        pieces: list[bytes] = []
+        for token_id in range(self.n_vocab):
+            count = llama_cpp.llama_token_to_piece(self._vocab, token_id, buffer, size, 0, True)
+            if count < 0:
+                size = -count
+                buffer = ctypes.create_string_buffer(size)
+                count = llama_cpp.llama_token_to_piece(self._vocab, token_id, buffer, size, 0, True)
+            pieces.append(buffer.raw[:count])
+        return pieces
+
+    def control_ids(self) -> list[int]:
+        """All ids that are no text."""
+        return [i for i in range(self.n_vocab) if llama_cpp.llama_vocab_is_control(self._vocab, i)]
+
     def tokenize(self, text: str) -> list[int]:
         """Ids of `text` as plain text: control tokens are never read from it, none are added.
 

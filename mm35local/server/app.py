@@ -2,29 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 
 from mm35local import __version__
 from mm35local.engine.api import Engine
-from mm35local.server import chat_completions, info, problems
+from mm35local.server import (
+    chat_completions,
+    completions,
+    health,
+    messages,
+    models,
+    problems,
+    props,
+    refusals,
+    responses,
+    tokens,
+)
 from mm35local.server.model import ServedModel
 from mm35local.server.security import LOOPBACK_HOSTS, Guard
 from mm35local.server.service import Service
+
+_ENDPOINTS = (chat_completions, completions, messages, responses, models, health, props, tokens, refusals)
 
 
 def create_app(
     engine: Engine,
     model: ServedModel,
     *,
-    api_key: str | None = None,
+    api_keys: Sequence[str] = (),
+    origins: Sequence[str] = (),
     hosts: frozenset[str] | None = LOOPBACK_HOSTS,
 ) -> FastAPI:
     """The ASGI application. Its lifespan starts the engine (without waiting for the weights) and closes it.
 
-    `hosts` are the names under which a request may call the server; None, for any, belongs with an `api_key`.
+    `hosts` are the names under which a request may call the server; None, for any, belongs with `api_keys`.
+    `origins` are the web pages that may use it, "*" for all; without any, no page of another machine may.
     """
     service = Service(engine, model)
 
@@ -39,8 +55,10 @@ def create_app(
     # The documentation pages would load scripts from elsewhere; /openapi.json stays.
     app = FastAPI(title="mm35local", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.service = service
-    app.add_middleware(Guard, api_key=api_key, hosts=hosts)
+    app.add_middleware(Guard, api_keys=api_keys, hosts=hosts, origins=origins)
+    if origins:  # outermost: browsers ask before they send, and without a key
+        app.add_middleware(CORSMiddleware, allow_origins=list(origins), allow_methods=["*"], allow_headers=["*"])
     problems.install(app)
-    app.include_router(chat_completions.router)
-    app.include_router(info.router)
+    for endpoints in _ENDPOINTS:
+        app.include_router(endpoints.router)
     return app

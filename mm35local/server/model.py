@@ -23,5 +23,11 @@ class ServedModel:
     reason: str | None = None
     """Why this model was chosen, in one line, where nobody named one."""
 
+    thinking_field: str = "reasoning_content"
+    """Where a chat completion carries what was thought; some clients look for `reasoning`."""
+    keeps_own_sampling: bool = False
+    """At high effort, take the model's own temperature and top_p whatever a client sends: some always send 0, which
+    cuts thinking short."""
+
     def sampling_for(self, effort: Effort) -> SamplingParams:
         return self.sampling.get(effort) or self.sampling.get(Effort.NONE) or SamplingParams()

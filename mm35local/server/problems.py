@@ -1,6 +1,6 @@
-"""The one mapping from errors to what goes over the wire: a status and OpenAI's error shape.
+"""The one mapping from errors to what goes over the wire: a status, and the error shape of the wire it came on.
 
-Invariant: a client sees every error in this shape and no traceback; what was not foreseen is logged.
+Invariant: a client sees every error in its wire's shape and no traceback; what was not foreseen is logged.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from mm35local.errors import (
+    ContextLengthExceeded,
     EngineLoading,
     EngineOverloaded,
     LoadFailed,
@@ -34,6 +35,16 @@ _TYPES = {
     500: "server_error",
     503: "unavailable_error",
 }
+_ANTHROPIC_PATH = "/v1/messages"
+_ANTHROPIC_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    500: "api_error",
+    503: "overloaded_error",
+}
 _MAPPING: tuple[tuple[type[Mm35Error], int, str | None, int | None], ...] = (
     # error, status, code, seconds to wait before trying again
     (EngineLoading, 503, "loading", 2),
@@ -52,18 +63,31 @@ class Problem:
     param: str | None = None
     code: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    anthropic_message: str | None = None
+    """Where Anthropic's clients read figures out of the words."""
 
     @property
     def body(self) -> dict[str, Any]:
+        """OpenAI's shape."""
         kind = _TYPES.get(self.status, "invalid_request_error")
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
 
-    def response(self) -> JSONResponse:
-        return JSONResponse(self.body, self.status, dict(self.headers))
+    @property
+    def anthropic_body(self) -> dict[str, Any]:
+        kind = _ANTHROPIC_TYPES.get(self.status, "invalid_request_error")
+        return {"type": "error", "error": {"type": kind, "message": self.anthropic_message or self.message}}
+
+    def response(self, path: str) -> JSONResponse:
+        """In the shape of the wire that speaks under `path`."""
+        body = self.anthropic_body if path.startswith(_ANTHROPIC_PATH) else self.body
+        return JSONResponse(body, self.status, dict(self.headers))
 
 
 def to_problem(error: Exception) -> Problem:
     """Logs what is no error of ours, and tells the client nothing of it but that it happened."""
+    if isinstance(error, ContextLengthExceeded):
+        words = _anthropic_words(error)
+        return Problem(400, _sentence(error), error.field, error.code, anthropic_message=words)
     if isinstance(error, RequestError):
         return Problem(400, _sentence(error), error.field, error.code)
     if isinstance(error, Mm35Error):
@@ -72,6 +96,16 @@ def to_problem(error: Exception) -> Problem:
         return Problem(error.status_code, str(error.detail), headers=error.headers or {})
     _log.error("a request failed in a way nobody foresaw", exc_info=error)
     return Problem(500, "the server failed at this request; its log tells more")
+
+
+def _anthropic_words(error: ContextLengthExceeded) -> str:
+    """Anthropic's own: agents match them to shorten the conversation or to ask for less."""
+    if error.num_prompt_tokens < error.n_ctx and error.num_max_tokens:
+        return (
+            f"input length and `max_tokens` exceed context limit: {error.num_prompt_tokens} + {error.num_max_tokens} "
+            f"> {error.n_ctx}, decrease input length or `max_tokens` and try again"
+        )
+    return f"prompt is too long: {error.num_prompt_tokens} tokens > {error.n_ctx} maximum"
 
 
 def _ours(error: Mm35Error) -> Problem:
@@ -96,7 +130,7 @@ def install(app: FastAPI) -> None:
 
 
 async def _answer(request: Request, error: Exception) -> JSONResponse:
-    return to_problem(error).response()
+    return to_problem(error).response(request.url.path)
 
 
 def _sentence(error: Mm35Error) -> str:

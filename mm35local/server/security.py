@@ -1,12 +1,13 @@
-"""Who may talk to the server, and how much it reads: host names, the API key, the size of a body.
+"""Who may talk to the server, and how much it reads: host names, origins, API keys, the size of a body.
 
-Invariant: a key is compared in constant time and never logged.
+Invariant: keys are compared in constant time and never logged.
 """
 
 from __future__ import annotations
 
 import hmac
 import ipaddress
+from collections.abc import Sequence
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -25,25 +26,31 @@ class Guard:
     """ASGI middleware in front of everything.
 
     `hosts`: the names that a request may use for this server, None for any. On a loopback address this keeps a web
-    page whose own name was made to point here (DNS rebinding) from talking to the server.
+    page whose own name was made to point here (DNS rebinding) from talking to the server. `origins`: the web pages
+    that may, beside those of this machine; "*" is all. `api_keys`: any of them opens the door, none leaves it open.
     """
 
-    def __init__(self, app: ASGIApp, *, api_key: str | None, hosts: frozenset[str] | None) -> None:
+    def __init__(
+        self, app: ASGIApp, *, api_keys: Sequence[str], hosts: frozenset[str] | None, origins: Sequence[str]
+    ) -> None:
         self._app = app
-        self._expected = None if api_key is None else f"Bearer {api_key}".encode()
+        self._keys = [key.encode() for key in api_keys]
         self._hosts = hosts
+        self._origins = origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         refusal = self._refusal(Headers(scope=scope), scope["path"]) if scope["type"] == "http" else None
-        await (refusal.response() if refusal else self._app)(scope, receive, send)
+        await (refusal.response(scope["path"]) if refusal else self._app)(scope, receive, send)
 
     def _refusal(self, headers: Headers, path: str) -> Problem | None:
         if not self._is_ours(_host_name(headers.get("host", ""))):
             return Problem(403, "this server answers to localhost only; use http://127.0.0.1", code="host_not_allowed")
-        if self._expected is None or path in _PUBLIC_PATHS:
+        if not self._is_welcome(headers.get("origin")):
+            return Problem(403, "this web page may not use the server; allow it with --cors", code="origin_not_allowed")
+        if not self._keys or path in _PUBLIC_PATHS:
             return None
-        given = headers.get("authorization", "").encode("latin-1")
-        if hmac.compare_digest(given, self._expected):
+        given = _given_keys(headers)
+        if self._opens(given):
             return None
         what = "wrong" if given else "missing"
         return Problem(
@@ -53,8 +60,29 @@ class Guard:
             headers={"WWW-Authenticate": "Bearer"},
         )
 
+    def _opens(self, given: Sequence[bytes]) -> bool:
+        """Every pair is compared, so that the time tells nothing."""
+        return any([hmac.compare_digest(one, key) for one in given for key in self._keys])
+
     def _is_ours(self, host: str) -> bool:
         return self._hosts is None or host in self._hosts or _is_loopback_address(host)
+
+    def _is_welcome(self, origin: str | None) -> bool:
+        """Browsers name the page that asks; programs with pages of their own (vscode-webview:) are no web pages."""
+        if origin is None or "*" in self._origins or origin in self._origins:
+            return True
+        scheme, _, rest = origin.partition("://")
+        if origin == "null" or scheme in ("http", "https"):
+            host = _host_name(rest)
+            return host in LOOPBACK_HOSTS or _is_loopback_address(host)
+        return True
+
+
+def _given_keys(headers: Headers) -> list[bytes]:
+    """From `Authorization: Bearer KEY` and Anthropic's `x-api-key: KEY`."""
+    scheme, _, bearer = headers.get("authorization", "").partition(" ")
+    found = [bearer.strip() if scheme.lower() == "bearer" else "", headers.get("x-api-key", "")]
+    return [key.encode("latin-1") for key in found if key]
 
 
 def _is_loopback_address(host: str) -> bool:

@@ -8,11 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncGenerator
+from dataclasses import replace
 
 from mm35local.chat.dialect import Dialect, load_dialect
-from mm35local.engine.api import Engine, EngineState, EngineStatus
+from mm35local.chat.messages import Effort
+from mm35local.chat.turn import Turn, TurnEvent, run_turn
+from mm35local.engine.api import Engine, EngineInfo, EngineState, EngineStatus
 from mm35local.errors import EngineError, EngineLoading, Mm35Error
+from mm35local.server.activity import Activity
+from mm35local.server.effort import EffortFields
 from mm35local.server.model import ServedModel
+from mm35local.types import SamplingParams
 
 _ALMOST = 0.99
 
@@ -22,6 +29,7 @@ class Service:
         self.engine = engine
         self.model = model
         self.created = int(time.time())
+        self.activity = Activity(engine)
         self._dialect: asyncio.Task[Dialect] | None = None
 
     async def start(self) -> None:
@@ -46,6 +54,33 @@ class Service:
             known = error if isinstance(error, Mm35Error) else EngineError(f"{type(error).__name__}: {error}")
             return EngineStatus(EngineState.FAILED, error=known, num_restarts=status.num_restarts)
         return status
+
+    @property
+    def info(self) -> EngineInfo:
+        """Raises EngineLoading while there is none."""
+        status = self.engine.status
+        if status.info is None:
+            raise EngineLoading(status.progress)
+        return status.info
+
+    def sampling_for(self, asked: EffortFields) -> SamplingParams:
+        """The model's own defaults for the effort that is asked for."""
+        return self.model.sampling_for(asked.effort)
+
+    def own_sampling(self, turn: Turn) -> Turn:
+        """`turn`, with the model's own temperature and top_p where the server is told to keep to them."""
+        if not (self.model.keeps_own_sampling and turn.conversation.effort is Effort.HIGH):
+            return turn
+        own = self.model.sampling_for(Effort.HIGH)
+        return replace(turn, params=replace(turn.params, temperature=own.temperature, top_p=own.top_p))
+
+    def answer(self, turn: Turn, wire: str, dialect: Dialect | None = None) -> AsyncGenerator[TurnEvent, None]:
+        """The events of one turn, counted under `wire`; in the model's dialect unless another is given.
+
+        Raises what `dialect` raises, at once.
+        """
+        events = run_turn(self.engine, dialect or self.dialect(), self.own_sampling(turn))
+        return self.activity.watch(events, wire)
 
     def dialect(self) -> Dialect:
         """Raises EngineLoading while loading, and what went wrong if loading failed."""

@@ -1,7 +1,7 @@
 """Server-sent events: frames while they come, comments while nothing does, and an end that every client understands.
 
 Invariants: the client's going away stops the source at once; whatever happens after the first byte, the stream ends
-with `data: [DONE]`, after an error with an `error` event before it.
+as its wire's streams end, after an error with that wire's error event.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Coroutine, Mapping
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -19,18 +19,32 @@ from mm35local.server.problems import Problem, problem_of
 PING_SECONDS = 10.0
 GRACE_SECONDS = 1.0
 """So long an error may still become a plain HTTP answer; then the headers go out."""
-_PING = b": waiting\n\n"
-_DONE = b"data: [DONE]\n\n"
+COMMENT = b": waiting\n\n"
+DONE = b"data: [DONE]\n\n"
 
 _T = TypeVar("_T")
 
 
-def frame(payload: Mapping[str, Any]) -> bytes:
-    return b"data: " + json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+class Ending(Protocol):
+    """What a wire's streams say beside their frames."""
+
+    @property
+    def ping(self) -> bytes:
+        """Sent while there is nothing to say; clients skip it."""
+        ...
+
+    def end(self) -> bytes:
+        """After the last frame."""
+        ...
+
+    def failed(self, problem: Problem) -> bytes:
+        """Instead of the frames that do not come any more, and of `end`."""
+        ...
 
 
-def _error_frame(problem: Problem) -> bytes:
-    return b"event: error\n" + frame(problem.body)
+def frame(payload: Mapping[str, Any], event: str | None = None) -> bytes:
+    head = b"" if event is None else b"event: " + event.encode() + b"\n"
+    return head + b"data: " + json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
 
 
 async def gone(receive: Receive) -> None:
@@ -60,8 +74,11 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, frames: AsyncGenerator[bytes, None], headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, frames: AsyncGenerator[bytes, None], ending: Ending, headers: Mapping[str, str] | None = None
+    ) -> None:
         self._frames = frames
+        self._ending = ending
         self.background = None
         self.status_code = 200
         self.init_headers({"Cache-Control": "no-cache", "X-Accel-Buffering": "no", **(headers or {})})
@@ -77,15 +94,14 @@ class EventStream(Response):
         if problem is None:
             return
         if wire.is_open:
-            await wire.write(_error_frame(problem))
-            await wire.end()
+            await wire.end(self._ending.failed(problem))
         else:
-            await problem.response()(scope, receive, send)
+            await problem.response(scope["path"])(scope, receive, send)
 
     async def _pump(self, wire: _Wire) -> None:
         async for data in self._frames:
             await wire.write(data)
-        await wire.end()
+        await wire.end(self._ending.end())
 
     async def _ping(self, wire: _Wire) -> None:
         """Opens the stream if nothing came within the grace time, then keeps the line warm."""
@@ -94,7 +110,7 @@ class EventStream(Response):
         while True:
             idle = loop.time() - wire.written_at
             if not wire.is_open or idle >= PING_SECONDS:
-                await wire.write(_PING)
+                await wire.write(self._ending.ping)
                 idle = 0.0
             await asyncio.sleep(PING_SECONDS - idle)
 
@@ -115,6 +131,7 @@ class _Wire:
             await self._send({"type": "http.response.start", "status": 200, "headers": self._headers})
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
-    async def end(self) -> None:
-        await self.write(_DONE)
+    async def end(self, data: bytes) -> None:
+        if data:
+            await self.write(data)
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -1,6 +1,6 @@
 """Fields of OpenAI's wire, and of its extensions, that would change the answer and that this version does not know.
 
-A field is refused only where its value asks for something: `"n": 1` and `"tools": []` do not.
+A field is refused only where its value asks for something: `"best_of": 1` and `"functions": []` do not.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from typing import Any
 from mm35local.errors import RequestError
 
 _Predicate = Callable[[Any], bool]
-_EFFORT_HINT = 'send "reasoning_effort": "none" or "high"'
 
 
 def _is_given(value: Any) -> bool:
@@ -22,20 +21,11 @@ def _is_forced(choice: Any) -> bool:
     return choice not in (None, "none", "auto")
 
 
-def _is_structured(response_format: Any) -> bool:
-    return not (
-        response_format is None or (isinstance(response_format, dict) and response_format.get("type") == "text")
-    )
-
-
 _ASKS: Mapping[str, _Predicate] = {
-    "n": lambda n: n not in (None, 1),
+    "echo": _is_given,
     "best_of": lambda n: n not in (None, 1),
-    "tools": _is_given,
     "functions": _is_given,
-    "tool_choice": _is_forced,
     "function_call": _is_forced,
-    "response_format": _is_structured,
     "logprobs": _is_given,
     "top_logprobs": _is_given,
     "logit_bias": _is_given,
@@ -53,17 +43,11 @@ _ASKS: Mapping[str, _Predicate] = {
     "guided_regex": _is_given,
     "guided_choice": _is_given,
     "guided_grammar": _is_given,
-    "reasoning": _is_given,
-    "reasoning_mode": _is_given,
-    "thinking": _is_given,
-    "chat_template_kwargs": _is_given,
 }
-_HINTS = dict.fromkeys(("reasoning", "reasoning_mode", "thinking", "chat_template_kwargs"), _EFFORT_HINT)
 
 
 def refuse_unsupported(extras: Mapping[str, Any]) -> None:
     """Raises RequestError for the first field in `extras` that asks for what this version cannot do."""
     for name, asks in _ASKS.items():
         if name in extras and asks(extras[name]):
-            hint = _HINTS.get(name, f"leave {name} out")
-            raise RequestError(f"{name} is not supported yet", name, "unsupported_parameter", hint)
+            raise RequestError(f"{name} is not supported yet", name, "unsupported_parameter", f"leave {name} out")

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from mistral_common.protocol.instruct.request import ChatCompletionRequest
 from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
@@ -14,13 +16,12 @@ from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
 from mm35local.chat.dialect import Dialect, load_dialect
 from mm35local.chat.messages import Conversation, Effort, Message, Role
 from mm35local.chat.normalize import normalize
+from mm35local.chat.tools import Tool
 from mm35local.errors import ModelFileError
+from tests.chat.histories import HISTORIES, TOOLS
 from tests.fakes.metadata import mistral_metadata, mistral_tekken_text
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
-TRAPS = ["[INST]", "[/INST]", "</s>", "<s>", "[THINK]", "[MODEL_SETTINGS]", "[TOOL_CALLS]", "[IMG]", "<SPECIAL_99>"]
-TEXTS = st.lists(st.sampled_from(TRAPS) | st.text(max_size=8), max_size=4).map("".join)
-MESSAGES = st.builds(Message, st.sampled_from(Role), TEXTS, st.just("") | TEXTS)
 
 
 @cache
@@ -39,31 +40,61 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> MistralTokenizer[Any,
 def as_openai(message: Message) -> dict[str, object]:
     text = [{"type": "text", "text": message.content}] if message.content else []
     think = [{"type": "thinking", "thinking": message.thinking}] if message.thinking else []
-    return {"role": message.role.value, "content": [*think, *text] if think else message.content}
+    calls = [
+        {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+        for call in message.tool_calls
+    ]
+    more: dict[str, object] = {"tool_calls": calls} if calls else {}
+    if message.role is Role.TOOL:
+        more["tool_call_id"] = message.tool_call_id
+    return {"role": message.role.value, "content": [*think, *text] if think else message.content, **more}
 
 
-@given(messages=st.lists(MESSAGES, min_size=1, max_size=6), effort=st.sampled_from(Effort))
+def tool_as_openai(tool: Tool) -> dict[str, object]:
+    function = {"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)}
+    return {"type": "function", "function": function}
+
+
+def with_legal_names(message: Message) -> Message:
+    """The reference refuses others."""
+    calls = tuple(replace(call, name=re.sub("[^a-z_]", "_", call.name)) for call in message.tool_calls)
+    return replace(message, tool_calls=calls, name=re.sub("[^a-z_]", "_", message.name))
+
+
+@settings(deadline=None)
+@given(messages=HISTORIES, tools=TOOLS, effort=st.sampled_from(Effort))
 def test_token_for_token_what_mistral_common_encodes(
-    reference: MistralTokenizer[Any, Any, Any, Any, Any], messages: list[Message], effort: Effort
+    reference: MistralTokenizer[Any, Any, Any, Any, Any],
+    messages: list[Message],
+    tools: tuple[Tool, ...],
+    effort: Effort,
 ) -> None:
-    history = normalize(messages)
+    history = normalize(list(map(with_legal_names, messages))).messages
     if history[-1].role is Role.ASSISTANT:
         history = (*history, Message(Role.USER, "go on"))
     request: ChatCompletionRequest[Any] = ChatCompletionRequest.model_validate(
-        {"messages": [as_openai(message) for message in history], "reasoning_effort": effort.value}
+        {
+            "messages": [as_openai(message) for message in history],
+            "tools": [tool_as_openai(tool) for tool in tools] or None,
+            "reasoning_effort": effort.value,
+        }
     )
     expected = reference.encode_chat_completion(request).tokens
-    assert list(dialect().render(Conversation(history, NOW, effort))) == expected
+    assert list(dialect().render(Conversation(history, NOW, effort, tools))) == expected
 
 
-@given(messages=st.lists(MESSAGES, min_size=1, max_size=6), effort=st.sampled_from(Effort))
-def test_any_history_renders_and_users_forge_no_control_token(messages: list[Message], effort: Effort) -> None:
-    harmless = [Message(m.role, "x" if m.content else "", "x" if m.thinking else "") for m in messages]
-    assert _controls(messages, effort) == _controls(harmless, effort)
+@settings(deadline=None)
+@given(messages=HISTORIES, tools=TOOLS, effort=st.sampled_from(Effort))
+def test_any_history_renders_and_users_forge_no_control_token(
+    messages: list[Message], tools: tuple[Tool, ...], effort: Effort
+) -> None:
+    harmless = [replace(m, content="x" if m.content else "", thinking="x" if m.thinking else "") for m in messages]
+    harmless_tools = tuple(Tool("f") for _ in tools)
+    assert _controls(messages, tools, effort) == _controls(harmless, harmless_tools, effort)
 
 
-def _controls(messages: list[Message], effort: Effort) -> list[str | int]:
-    parts = dialect().render(Conversation(tuple(messages), NOW, effort))
+def _controls(messages: list[Message], tools: tuple[Tool, ...], effort: Effort) -> list[str | int]:
+    parts = dialect().render(Conversation(tuple(messages), NOW, effort, tools))
     return [part for part in parts if isinstance(part, int) and part < 1000]
 
 

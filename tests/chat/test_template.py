@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from mm35local.chat.dialect import load_dialect
 from mm35local.chat.messages import Conversation, Effort, Message, Role
+from mm35local.chat.tools import Tool, ToolCall
 from mm35local.errors import ModelFileError, RequestError
 from tests.fakes.metadata import CHATML, chatml_metadata
 
@@ -43,6 +45,59 @@ def test_users_cannot_forge_control_tokens(contents: list[str]) -> None:
     harmless = render(CHATML, *((role, "x") for role, _ in told)) if told else render(CHATML)
     assert [p for p in parts if isinstance(p, int)] == [p for p in harmless if isinstance(p, int)]
     assert all(content in "".join(map(str, parts)) for _, content in told[:-1])
+
+
+TOOLS = (
+    "{% if tools %}{{ '<|im_start|>tools\n' + (tools | tojson) + '<|im_end|>\n' }}{% endif %}"
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content }}"
+    "{% for c in m.tool_calls %}{{ c.function.name + '=' + (c.function.arguments | tojson) }}{% endfor %}"
+    "{{ '<|im_end|>\n' }}{% endfor %}{{ '<|im_start|>assistant\n' }}"
+)
+
+
+def with_call(content: str) -> Conversation:
+    call = ToolCall("123456789", "f", json.dumps({content: [content]}))
+    messages = (Message(Role.USER, "U"), Message(Role.ASSISTANT, "", "", (call,)), Message(Role.TOOL, content))
+    return Conversation(messages, NOW, tools=(Tool("f", content, {"title": content}),))
+
+
+def test_tools_calls_and_results_are_in_the_prompt() -> None:
+    dialect = load_dialect(chatml_metadata(TOOLS), "x.gguf")
+    assert dialect.has_tools
+    assert [part for part in dialect.render(with_call("é")) if isinstance(part, str)] == [
+        'tools\n[{"type": "function", "function": {"name": "f", "description": "é", "parameters": {"title": "é"}}}]',
+        "\n",
+        "user\nU",
+        "\n",
+        'assistant\nf={"é": ["é"]}',
+        "\n",
+        "tool\né",
+        "\n",
+        "assistant\n",
+    ]
+
+
+@given(HOSTILE)
+def test_tools_forge_no_control_tokens(content: str) -> None:
+    dialect = load_dialect(chatml_metadata(TOOLS), "x.gguf")
+    parts = dialect.render(with_call(content))
+    assert [part for part in parts if isinstance(part, int)] == [START, END] * 4 + [START]
+    assert "".join(map(str, parts)).count(json.dumps(content, ensure_ascii=False)) == 4
+
+
+def test_a_template_without_tools_gets_them_as_words() -> None:
+    dialect = load_dialect(chatml_metadata(), "x.gguf")
+    assert not dialect.has_tools
+    said = [part for part in dialect.render(with_call("é")) if isinstance(part, str)]
+    assert said == [
+        "user\nU",
+        "\n",
+        'assistant\nf({"\\u00e9": ["\\u00e9"]})',
+        "\n",
+        "user\nResult of f:\né",
+        *said[-2:],
+    ]
+    assert said[-2:] == ["\n", "assistant\n"]
 
 
 def test_white_space_control_is_that_of_the_reference_implementation() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
 
@@ -9,9 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mm35local.chat.call_ids import is_legal
+from mm35local.chat.deltas import TextDelta, ThinkingDelta, ToolCallDelta
 from mm35local.chat.dialect import Dialect, load_dialect
 from mm35local.chat.messages import Conversation, Message, Role
-from mm35local.chat.parser import TextDelta, ThinkingDelta
+from mm35local.chat.notes import Change, Note
+from mm35local.chat.tools import Tool, ToolChoice, ToolMode
 from mm35local.chat.turn import Done, Prefill, Started, Turn, TurnEvent, run_turn
 from mm35local.engine import api
 from mm35local.errors import ContextLengthExceeded, EngineError, EngineLoading, RequestError, WorkerDied
@@ -133,15 +137,77 @@ async def test_an_empty_prompt_is_refused() -> None:
         await run(fake(Script(())), dialect=load_dialect(chatml_metadata(""), "x.gguf"))
 
 
+def bytes_of(text: str) -> list[int]:
+    return [1000 + byte for byte in text.encode()]
+
+
+def call(name: str, arguments: str) -> list[int]:
+    return [9, *bytes_of(name), 32, *bytes_of(arguments)]
+
+
+OFFERED = replace(HI, tools=(Tool("f"), Tool("g")))
+
+
 async def test_a_call_that_no_tool_was_offered_for_is_text() -> None:
-    ids = [9, *(1000 + byte for byte in b"f"), 32, *(1000 + byte for byte in b"{}")]
-    done = (await run(fake(Script((tuple(ids),))), dialect=mistral()))[-1]
+    for conversation in (HI, replace(OFFERED, tool_choice=ToolChoice(ToolMode.NONE))):
+        turn = Turn(conversation, SamplingParams())
+        done = (await run(fake(Script((tuple(call("f", "{}")),))), turn, mistral()))[-1]
+        assert isinstance(done, Done)
+        assert (done.text, done.tool_calls, done.finish_reason) == ("f{}", (), FinishReason.STOP)
+        assert "may call nothing" in done.warnings[0]
+
+
+async def test_calls_after_thinking_and_text() -> None:
+    ids = [34, *bytes_of("hm"), 35, *bytes_of("See:"), *call("f", '{"a": 1}'), *call("h", "{}")]
+    turn = Turn(OFFERED, SamplingParams(), stops=("e:!",))
+    events = await run(fake(Script(tuple((id_,) for id_ in ids))), turn, mistral())
+    done = events[-1]
     assert isinstance(done, Done)
-    assert done.text == "f{}"
+    assert (done.thinking, done.text, done.finish_reason) == ("hm", "See:", FinishReason.TOOL_CALLS)
+    assert [(c.name, c.arguments) for c in done.tool_calls] == [("f", '{"a": 1}'), ("h", "{}")]
+    assert done.num_thinking_tokens == 4
+    assert done.warnings == ("the model called 'h', which was not offered",)
+    deltas = [event for event in events if isinstance(event, TextDelta | ToolCallDelta)]
+    first = deltas.index(ToolCallDelta(0, "f", id=done.tool_calls[0].id))
+    assert all(isinstance(delta, TextDelta) for delta in deltas[:first])
+    assert "".join(d.arguments for d in deltas if isinstance(d, ToolCallDelta) and d.index == 0) == '{"a": 1}'
+
+
+async def test_call_ids_are_nine_letters_and_digits_and_depend_on_the_prompt() -> None:
+    async def id_after(text: str) -> str:
+        turn = Turn(replace(OFFERED, messages=(Message(Role.USER, text),)), SamplingParams())
+        done = (await run(fake(Script((tuple(call("f", "{}")),))), turn, mistral()))[-1]
+        assert isinstance(done, Done)
+        return done.tool_calls[0].id
+
+    first, second = await id_after("a"), await id_after("b")
+    assert is_legal(first)
+    assert first == await id_after("a")
+    assert first != second
+
+
+async def test_a_call_cut_by_max_tokens_ends_with_length() -> None:
+    turn = Turn(OFFERED, SamplingParams(max_tokens=6))
+    steps = tuple((id_,) for id_ in call("f", '{"a": 1}'))
+    done = (await run(fake(Script(steps)), turn, mistral()))[-1]
+    assert isinstance(done, Done)
+    assert done.finish_reason is FinishReason.LENGTH
+    assert done.tool_calls[0].arguments == '{"a'
+
+
+async def test_what_was_changed_in_the_history_is_told() -> None:
+    messages = (Message(Role.USER, "a"), Message(Role.USER, "b"))
+    events = await run(fake(Script(())), Turn(replace(HI, messages=messages), SamplingParams()))
+    assert isinstance(events[0], Started)
+    assert events[0].notes == (Note(Change.MERGED, 1),)
 
 
 ANSWERS = st.lists(
-    st.sampled_from([34, 35, 9, 32, 2]) | st.integers(1000, 1000 + 255) | st.integers(1256, 16_000), max_size=20
+    st.sampled_from([34, 35, 9, 32, 2])
+    | st.integers(1000, 1000 + 255)
+    | st.integers(1256, 16_000)
+    | st.sampled_from(bytes_of('{}"')),
+    max_size=20,
 )
 CASES = ANSWERS.flatmap(lambda ids: st.tuples(st.just(ids), cut(ids), st.sampled_from([(), ("a",), ("in", "e ")])))
 
@@ -151,7 +217,7 @@ async def test_a_stream_concatenates_to_the_whole_however_it_is_cut(
     case: tuple[list[int], list[list[int]], tuple[str, ...]],
 ) -> None:
     ids, pieces, stops = case
-    turn = Turn(HI, SamplingParams(), stops)
+    turn = Turn(OFFERED, SamplingParams(), stops)
     streamed = await run(fake(Script(tuple(map(tuple, pieces)))), turn, mistral())
     whole = await run(fake(Script((tuple(ids),))), turn, mistral())
     done = streamed[-1]
@@ -159,3 +225,8 @@ async def test_a_stream_concatenates_to_the_whole_however_it_is_cut(
     assert isinstance(done, Done)
     assert "".join(event.text for event in streamed if isinstance(event, TextDelta)) == done.text
     assert "".join(event.text for event in streamed if isinstance(event, ThinkingDelta)) == done.thinking
+    for i, told in enumerate(done.tool_calls):
+        first, *rest = [event for event in streamed if isinstance(event, ToolCallDelta) and event.index == i]
+        assert first == ToolCallDelta(i, told.name, id=told.id)
+        assert not any(delta.name or delta.id for delta in rest)
+        assert "".join(delta.arguments for delta in rest) == told.arguments

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
@@ -13,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from mm35local.chat.vocabulary import Vocabulary
 from mm35local.engine.api import (
     EngineConfig,
     EngineState,
@@ -27,7 +29,8 @@ from mm35local.engine.api import (
 from mm35local.engine.client import EngineClient
 from mm35local.engine.restart import RestartPolicy
 from mm35local.errors import ContextLengthExceeded, EngineError, EngineLoading, LoadFailed, WorkerDied
-from mm35local.types import FinishReason, Prompt, SamplingParams
+from mm35local.models.gguf_header import read_header
+from mm35local.types import FinishReason, Grammar, Prompt, SamplingParams
 
 GREEDY = SamplingParams(temperature=0, max_tokens=16)
 ENDLESS = SamplingParams(temperature=0, ignore_eos=True)
@@ -273,3 +276,27 @@ def kill_worker(client: EngineClient, number: signal.Signals) -> int:
 
 def test_a_fresh_status_is_loading() -> None:
     assert EngineStatus(EngineState.LOADING) == EngineClient(EngineConfig(Path(), Path(), 1)).status
+
+
+async def test_an_answer_follows_its_grammar(client: EngineClient, smollm2_path: Path) -> None:
+    """Drawn at a high temperature, so that without the grammar it would be anything."""
+    vocabulary = Vocabulary.from_metadata(read_header(smollm2_path).metadata, smollm2_path.name)
+    prompt = tuple(await client.tokenize(QUESTION))
+    colours = Grammar('start: COLOUR ("," COLOUR)+\nCOLOUR: "red" | "green" | "blue"')
+    params = SamplingParams(temperature=2, seed=1, max_tokens=64, grammar=colours)
+    constrained, free = await asyncio.gather(collect(client, prompt, params), collect(client, prompt, GREEDY))
+    assert isinstance(constrained[-1], Finished)
+    said = b"".join(map(vocabulary.token_bytes, tokens_of(constrained))).decode()
+    assert len(said) > 5
+    assert re.fullmatch("(red|green|blue)(,(red|green|blue))*(,|,?[rgb][a-z]*)?", said)
+    assert tokens_of(free) == tokens_of(await collect(client, prompt, GREEDY))
+
+
+async def test_a_grammar_that_does_not_compile_fails_its_request_only(client: EngineClient) -> None:
+    prompt = tuple(await client.tokenize(QUESTION))
+    bad = SamplingParams(max_tokens=4, grammar=Grammar("start: nope"))
+    failed, good = await asyncio.gather(collect(client, prompt, bad), collect(client, prompt, GREEDY))
+    assert [type(event) for event in failed] == [Failed]
+    assert isinstance(good[-1], Finished)
+    endless = await collect(client, prompt, SamplingParams(ignore_eos=True, grammar=Grammar('start: "a"')))
+    assert isinstance(endless[-1], Failed)

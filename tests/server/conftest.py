@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -13,6 +13,7 @@ import pytest
 from fastapi import FastAPI
 
 from mm35local.chat.messages import Effort
+from mm35local.chat.vocabulary import Vocabulary
 from mm35local.engine.api import EngineState
 from mm35local.server.app import create_app
 from mm35local.server.listen import open_socket, quiet_server
@@ -20,7 +21,7 @@ from mm35local.server.model import ServedModel
 from mm35local.server.service import Service
 from mm35local.types import SamplingParams
 from tests.fakes.engine import FakeEngine, Script
-from tests.fakes.metadata import chatml_ids, chatml_metadata
+from tests.fakes.metadata import chatml_ids, chatml_metadata, mistral_metadata
 
 ANSWER = "Hello, wörld 🙂!"
 SAMPLING = {
@@ -74,10 +75,10 @@ async def ready(app: FastAPI) -> None:
 
 @asynccontextmanager
 async def running(
-    engine: FakeEngine, model: ServedModel | None = None, *, api_key: str | None = None
+    engine: FakeEngine, model: ServedModel | None = None, *, api_keys: Sequence[str] = (), origins: Sequence[str] = ()
 ) -> AsyncGenerator[Here, None]:
     """In this process, without a socket."""
-    app = create_app(engine, model or served_model(), api_key=api_key)
+    app = create_app(engine, model or served_model(), api_keys=api_keys, origins=origins)
     url = "http://127.0.0.1:8080"
     async with (
         app.router.lifespan_context(app),
@@ -108,6 +109,12 @@ async def listening(engine: FakeEngine) -> AsyncGenerator[Here, None]:
 def port_of(listener: socket.socket) -> int:
     port: int = listener.getsockname()[1]
     return port
+
+
+def mistral_text(here: Here) -> str:
+    """The last prompt of a Mistral model, without its control tokens."""
+    vocabulary = Vocabulary.from_metadata(mistral_metadata(), "x")
+    return b"".join(map(vocabulary.token_bytes, here.engine.records[-1].prompt.token_ids)).decode()
 
 
 def payloads(stream: str) -> list[str]:

@@ -55,10 +55,13 @@ async def test_bodies_that_are_no_request(here: Here, body: bytes, message: str)
         ({"messages": [{"role": "robot", "content": "Hi"}]}, "messages.0.role"),
         ({"messages": [{"role": "user"}]}, "messages.0"),
         ({"messages": [{"role": "user", "content": 5}]}, "messages.0.content"),
-        ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages.0.content"),
-        ({"messages": [{"role": "user", "content": ["Hi"]}]}, "messages.0.content"),
-        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages.0.content"),
-        ({"messages": [*MESSAGES, {"role": "assistant", "tool_calls": [{"id": "x"}]}]}, "messages.1"),
+        ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages.0.content.0"),
+        ({"messages": [{"role": "user", "content": [5]}]}, "messages.0.content.0"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages.0.content.0"),
+        (
+            {"messages": [*MESSAGES, {"role": "assistant", "tool_calls": [{"id": "x"}]}]},
+            "messages.1.tool_calls.0.function",
+        ),
         ({"messages": MESSAGES, "temperature": "hot"}, "temperature"),
         ({"messages": MESSAGES, "temperature": -1}, "temperature"),
         ({"messages": MESSAGES, "top_p": 1.5}, "top_p"),
@@ -70,13 +73,19 @@ async def test_bodies_that_are_no_request(here: Here, body: bytes, message: str)
         ({"messages": MESSAGES, "stop": ["a" * 513]}, "stop.0"),
         ({"messages": MESSAGES, "stream": "perhaps"}, "stream"),
         ({"messages": MESSAGES, "reasoning_effort": "extreme"}, "reasoning_effort"),
-        ({"messages": MESSAGES, "n": 2}, "n"),
+        ({"messages": MESSAGES, "n": 0}, "n"),
+        ({"messages": MESSAGES, "n": 17}, "n"),
+        ({"messages": MESSAGES, "tools": [5]}, "tools"),
+        ({"messages": MESSAGES, "tools": [{"function": {"name": "a b"}}]}, "tools"),
+        ({"messages": MESSAGES, "tools": [{"function": {"name": "f", "parameters": 5}}]}, "tools"),
+        ({"messages": MESSAGES, "tools": [{"function": {"name": "f"}}], "tool_choice": "always"}, "tool_choice"),
+        ({"messages": MESSAGES, "tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice"),
         ({"messages": MESSAGES, "tools": [{"type": "function"}]}, "tools"),
         ({"messages": MESSAGES, "tool_choice": "required"}, "tool_choice"),
-        ({"messages": MESSAGES, "response_format": {"type": "json_object"}}, "response_format"),
+        ({"messages": MESSAGES, "response_format": {"type": "xml"}}, "response_format"),
         ({"messages": MESSAGES, "logprobs": True}, "logprobs"),
         ({"messages": MESSAGES, "logit_bias": {"1": 1}}, "logit_bias"),
-        ({"messages": MESSAGES, "thinking": {"type": "enabled"}}, "thinking"),
+        ({"messages": MESSAGES, "thinking": {"type": "perhaps"}}, "thinking.type"),
     ],
 )
 async def test_the_wrong_field_is_named(here: Here, body: dict[str, Any], param: str) -> None:
@@ -84,7 +93,7 @@ async def test_the_wrong_field_is_named(here: Here, body: dict[str, Any], param:
     assert reply.status_code == 400
     error = error_of(reply)
     assert (error["param"], error["type"]) == (param, "invalid_request_error")
-    assert param.split(".")[0] in error["message"]
+    assert param.split(".")[0].rstrip("s") in error["message"]
     assert here.engine.records == []
 
 

@@ -17,6 +17,7 @@ USAGE = {
     "completion_tokens": len(ANSWER.encode()),
     "total_tokens": NUM_PROMPT_TOKENS + len(ANSWER.encode()),
     "prompt_tokens_details": {"cached_tokens": 0},
+    "completion_tokens_details": {"reasoning_tokens": 0},
 }
 
 

@@ -1,4 +1,4 @@
-"""What a client may know before it asks: which model, how long its context, whether it is ready."""
+"""GET /health: which model, and whether it is ready."""
 
 from __future__ import annotations
 
@@ -16,18 +16,6 @@ from mm35local.server.service import Service
 
 router = APIRouter()
 _SERVER = "mm35local"
-
-
-@router.get("/v1/models", response_model=None)
-async def models(request: Request) -> JSONResponse:
-    service: Service = request.app.state.service
-    return JSONResponse({"object": "list", "data": [_entry(service)]})
-
-
-@router.get("/v1/models/{name:path}", response_model=None)
-async def model(request: Request, name: str) -> JSONResponse:
-    """Whatever it is called: every name is answered by the loaded model."""
-    return JSONResponse(_entry(request.app.state.service))
 
 
 @router.get("/health", response_model=None)
@@ -62,20 +50,4 @@ def _model_facts(model: ServedModel, status: EngineStatus) -> dict[str, Any]:
         "size_bytes": model.size_bytes,
         "license": model.license,
         "reason": model.reason,
-    }
-
-
-def _entry(service: Service) -> dict[str, Any]:
-    """The context length under every name that clients look for; null until the model is loaded."""
-    info, model = service.engine.status.info, service.model
-    n_ctx = info.n_ctx if info else None
-    return {
-        "id": model.id,
-        "object": "model",
-        "created": service.created,
-        "owned_by": _SERVER,
-        "context_length": n_ctx,
-        "max_model_len": n_ctx,
-        "context_window": n_ctx,
-        "meta": {"n_ctx": n_ctx, "n_ctx_train": model.n_ctx_train, "size": model.size_bytes},
     }

@@ -72,11 +72,3 @@ async def test_a_model_without_template_fails_in_the_open() -> None:
         assert body["status"] == "failed"
         assert "no chat template" in body["error"]["message"]
         assert (await here.chat()).status_code == 503
-
-
-async def test_models_tell_the_context_length_under_every_name(here: Here) -> None:
-    (entry,) = (await here.client.get("/v1/models")).json()["data"]
-    assert entry["id"] == "test-model"
-    assert entry["context_length"] == entry["max_model_len"] == entry["context_window"] == 1024
-    assert entry["meta"] == {"n_ctx": 1024, "n_ctx_train": 8192, "size": 1000}
-    assert (await here.client.get("/v1/models/any/name")).json() == entry

@@ -1,0 +1,12 @@
+"""Clients cut strings in the middle of an emoji; half a character is no text, but no reason to fail either."""
+
+from __future__ import annotations
+
+
+def without_half_characters(text: str) -> str:
+    """`text` with each lone surrogate replaced by U+FFFD."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text

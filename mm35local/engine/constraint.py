@@ -1,0 +1,109 @@
+"""Which tokens an answer may go on with: llguidance follows a grammar, and everything else gets a logit of -inf.
+
+Invariant: a token that was sampled from masked logits is one the grammar accepts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
+
+from mm35local.errors import GrammarFailed, RequestError
+from mm35local.types import Grammar
+
+_BITS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """A vocabulary as llguidance reads one; it needs these names."""
+
+    tokens: Sequence[bytes]
+    special_token_ids: Sequence[int]
+    eos_token_id: int
+    tokenize: Callable[[str], list[int]]
+    """Asked where a grammar leaves no choice of text: the model's own cut of it is the one that may come."""
+    bos_token_id: int | None = None
+
+    def __call__(self, text: bytes) -> list[int]:
+        return self.tokenize(text.decode("utf-8", "replace"))
+
+
+class ConstraintCompiler:
+    """One vocabulary's; building it takes about a second for 131072 tokens, so do it when the first grammar comes."""
+
+    def __init__(self, pieces: Pieces, eog_ids: Iterable[int]) -> None:
+        """`eog_ids`: every token that ends an answer may come where the grammar lets `eos_token_id` come."""
+        self._tokenizer = LLTokenizer(TokenizerWrapper(pieces))
+        self._eos_id = pieces.eos_token_id
+        self._eog_ids = np.array(sorted(eog_ids), dtype=np.intp)
+        self._n_vocab = len(pieces.tokens)
+
+    def compile(self, grammar: Grammar) -> Constraint:
+        """Raises RequestError if llguidance does not take the grammar."""
+        matcher = LLMatcher(self._tokenizer, grammar.lark, log_level=0)
+        if matcher.is_error():
+            problem = matcher.get_error().partition("\n")[0]
+            raise RequestError(f"the grammar cannot be compiled: {problem}", "grammar", hint="simplify it")
+        return Constraint(matcher, grammar, self._n_vocab, self._eos_id, self._eog_ids)
+
+
+class Constraint:
+    """One answer's place in its grammar: `mask`, sample, `feed`, and `rewind` for tokens that are taken back."""
+
+    def __init__(
+        self, matcher: LLMatcher, grammar: Grammar, n_vocab: int, eos_id: int, eog_ids: npt.NDArray[np.intp]
+    ) -> None:
+        self._matcher = matcher
+        self._is_required = grammar.is_required
+        self._eos_id = eos_id
+        self._eog_ids = eog_ids
+        self._is_off = False
+        self._bits = np.zeros((n_vocab + 31) // 32 * 4, dtype=np.uint8)
+        self._bias = np.zeros((len(self._bits), _BITS), dtype=np.float32)
+        self._bias_of_byte = _bias_of_byte()
+
+    def mask(self, logits: npt.NDArray[np.float32]) -> None:
+        """Sets `logits`, f32[n_vocab], to -inf in place where the grammar does not go on.
+
+        Raises GrammarFailed if it cannot be followed any more and is required.
+        """
+        if self._is_off:
+            return
+        self._matcher.unsafe_compute_mask_ptr(self._bits.ctypes.data, self._bits.nbytes)
+        if self._is_lost():
+            return
+        np.take(self._bias_of_byte, self._bits, axis=0, out=self._bias, mode="clip")
+        bias = self._bias.reshape(-1)[: len(logits)]
+        if bias[self._eos_id] == 0:
+            bias[self._eog_ids] = 0
+        logits += bias
+
+    def feed(self, token_id: int) -> None:
+        """The answer goes on with `token_id`."""
+        if not self._is_off and token_id not in self._eog_ids:
+            self._matcher.consume_token(token_id)
+
+    def rewind(self, num_tokens: int) -> None:
+        """The last `num_tokens` that were fed are taken back."""
+        if not self._is_off:
+            self._matcher.rollback(num_tokens)
+
+    def _is_lost(self) -> bool:
+        """Did llguidance give up?"""
+        if not self._matcher.is_error():
+            return False
+        if self._is_required:
+            raise GrammarFailed(self._matcher.get_error().partition("\n")[0])
+        self._is_off = True
+        return True
+
+
+def _bias_of_byte() -> npt.NDArray[np.float32]:
+    """f32[256, 8]: 0 for each bit that is set, lowest first, -inf for the others."""
+    bits = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little")
+    return np.where(bits, np.float32(0), np.float32(-np.inf)).astype(np.float32)

@@ -1,0 +1,125 @@
+"""POST /v1/completions: OpenAI's older wire. A prompt is continued as it stands; no chat template comes between."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Request
+from pydantic import ConfigDict, Field, model_validator
+from starlette.responses import Response
+
+from mm35local.chat.dialect import Dialect
+from mm35local.chat.messages import Conversation, Effort
+from mm35local.chat.parser import TextDelta
+from mm35local.chat.turn import Done, Turn, TurnEvent
+from mm35local.errors import RequestError
+from mm35local.server.answers import respond, with_own_seeds
+from mm35local.server.chat_writer import openai_usage
+from mm35local.server.parsing import parse
+from mm35local.server.problems import Problem
+from mm35local.server.sampling import MAX_CHOICES, SamplingFields, StopList, StreamOptions, TokenLimit
+from mm35local.server.security import read_body
+from mm35local.server.service import Service
+from mm35local.server.sse import COMMENT, DONE, frame
+from mm35local.server.unsupported import refuse_unsupported
+from mm35local.server.verbatim import NO_CONVERSATION, Parts, Verbatim, continued, filled
+
+router = APIRouter()
+_DEFAULT_MAX_TOKENS = 16
+"""OpenAI's; a raw text seldom ends by itself."""
+
+_Ids = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+
+
+class CompletionRequest(SamplingFields):
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False)  # extras are looked at by `refuse_unsupported` only
+
+    prompt: str | _Ids | Annotated[list[str] | list[_Ids], Field(min_length=1, max_length=MAX_CHOICES)]
+    suffix: str | None = None
+    max_tokens: TokenLimit = _DEFAULT_MAX_TOKENS
+    stop: StopList = ()
+    n: Annotated[int | None, Field(ge=1, le=MAX_CHOICES)] = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+
+    @model_validator(mode="after")
+    def _is_supported(self) -> CompletionRequest:
+        refuse_unsupported(self.model_extra or {})
+        return self
+
+    def prompts(self, dialect: Dialect, metadata: Mapping[str, object]) -> list[Parts]:
+        """Raises RequestError if a gap is to be filled and the model cannot."""
+        return [self._parts(given, dialect, metadata) for given in self._given()]
+
+    def _given(self) -> Sequence[str | list[int]]:
+        if isinstance(self.prompt, str):
+            return [self.prompt]
+        ids = [item for item in self.prompt if isinstance(item, int)]
+        return [ids] if ids else [item for item in self.prompt if not isinstance(item, int)]
+
+    def _parts(self, given: str | list[int], dialect: Dialect, metadata: Mapping[str, object]) -> Parts:
+        if not self.suffix:
+            return continued(given, dialect, metadata) if isinstance(given, str) else tuple(given)
+        if not isinstance(given, str):
+            raise RequestError("suffix goes with a prompt of text, found token ids", "suffix")
+        return filled(given, self.suffix, dialect, metadata)
+
+
+@router.post("/v1/completions", response_model=None)
+@router.post("/completions", response_model=None, include_in_schema=False)
+async def completions(request: Request) -> Response:
+    service: Service = request.app.state.service
+    asked = parse(CompletionRequest, await read_body(request))
+    dialect = service.dialect()
+    params = asked.sampling(service.model.sampling_for(Effort.NONE), asked.max_tokens)
+    turn = Turn(Conversation(NO_CONVERSATION, datetime.now().astimezone()), params, asked.stop)
+    choices = [
+        service.answer(each, "completions", Verbatim(dialect.vocabulary, parts))
+        for parts in asked.prompts(dialect, service.model.metadata)
+        for each in with_own_seeds(turn, asked.n or 1)
+    ]
+    wants_usage = asked.stream_options is not None and asked.stream_options.include_usage
+    writer = CompletionWriter(service.model.id, num_choices=asked.n or 1, wants_usage=wants_usage)
+    return await respond(request, choices, writer, streams=bool(asked.stream))
+
+
+class CompletionWriter:
+    """Implements `answers.Writer`."""
+
+    ping = COMMENT
+
+    def __init__(self, model: str, *, num_choices: int, wants_usage: bool) -> None:
+        self._num_choices = num_choices
+        self._head = {"id": f"cmpl-{secrets.token_hex(12)}", "object": "text_completion", "created": int(time.time())}
+        self._head["model"] = model
+        self._wants_usage = wants_usage
+        self._dones: dict[int, Done] = {}
+
+    def take(self, index: int, event: TurnEvent) -> Iterator[bytes]:
+        if isinstance(event, TextDelta):
+            yield frame({**self._head, "choices": [_choice(index, event.text, None)]})
+        elif isinstance(event, Done):
+            self._dones[index] = event
+            yield frame({**self._head, "choices": [_choice(index, "", event.finish_reason.value)]})
+
+    def whole(self) -> dict[str, Any]:
+        dones = sorted(self._dones.items())
+        choices = [_choice(index, done.text, done.finish_reason.value) for index, done in dones]
+        return {**self._head, "choices": choices, "usage": self._usage()}
+
+    def end(self) -> bytes:
+        return (frame({**self._head, "choices": [], "usage": self._usage()}) if self._wants_usage else b"") + DONE
+
+    def failed(self, problem: Problem) -> bytes:
+        return frame(problem.body, "error") + DONE
+
+    def _usage(self) -> dict[str, Any]:
+        return openai_usage(self._dones, self._num_choices)
+
+
+def _choice(index: int, text: str, finish_reason: str | None) -> dict[str, Any]:
+    return {"index": index, "text": text, "logprobs": None, "finish_reason": finish_reason}

@@ -1,0 +1,66 @@
+"""The fields that say how tokens are chosen, the same on every wire; a request overrides the model's defaults."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, Field
+
+from mm35local.types import SamplingParams
+
+MAX_INT = 2**30
+MAX_CHOICES = 16
+_NUM_SEEDS = 2**32 - 1  # llama.cpp keeps the last 32-bit value for "draw one"
+
+
+def _token_limit(value: object) -> object:
+    """-1 is how llama.cpp's clients write "no limit"."""
+    return None if value == -1 else value
+
+
+def _stop_list(stop: object) -> object:
+    """One string or several; empty ones could never end anything sensible."""
+    given = [stop] if isinstance(stop, str) else [] if stop is None else stop
+    return [item for item in given if item != ""] if isinstance(given, list) else given
+
+
+TokenLimit = Annotated[int | None, Field(ge=1, le=MAX_INT), BeforeValidator(_token_limit)]
+StopList = Annotated[
+    tuple[Annotated[str, Field(max_length=512)], ...], Field(max_length=16), BeforeValidator(_stop_list)
+]
+
+
+class StreamOptions(BaseModel):
+    include_usage: bool = False
+
+
+class SamplingFields(BaseModel):
+    temperature: Annotated[float | None, Field(ge=0, le=2)] = None
+    top_p: Annotated[float | None, Field(ge=0, le=1)] = None
+    top_k: Annotated[int | None, Field(ge=-1, le=MAX_INT)] = None
+    min_p: Annotated[float | None, Field(ge=0, le=1)] = None
+    presence_penalty: Annotated[float | None, Field(ge=-2, le=2)] = None
+    frequency_penalty: Annotated[float | None, Field(ge=-2, le=2)] = None
+    repetition_penalty: Annotated[float | None, Field(ge=0.01, le=10)] = None
+    repeat_penalty: Annotated[float | None, Field(ge=0.01, le=10)] = None
+    """llama.cpp's name of the same."""
+    seed: Annotated[int | None, Field(ge=-(2**63), lt=2**63)] = None
+    ignore_eos: bool = False
+
+    def sampling(self, defaults: SamplingParams, max_tokens: int | None) -> SamplingParams:
+        """`defaults` are the model's for this effort."""
+        given = {
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "top_k": None if self.top_k is None else max(0, self.top_k),
+            "min_p": self.min_p,
+            "presence_penalty": self.presence_penalty,
+            "frequency_penalty": self.frequency_penalty,
+            "repetition_penalty": self.repetition_penalty or self.repeat_penalty,
+            "seed": None if self.seed is None else self.seed % _NUM_SEEDS,
+            "max_tokens": max_tokens,
+            "ignore_eos": self.ignore_eos or None,
+        }
+        fields: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        return replace(defaults, **fields)

@@ -1,0 +1,127 @@
+"""What clients find out before they talk."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.fakes.engine import Script
+from tests.fakes.metadata import chatml_ids, mistral_metadata
+from tests.server.conftest import ANSWER, Here, fake_engine, running, script, served_model
+
+
+async def test_models_tell_the_context_length_under_every_name(here: Here) -> None:
+    body = (await here.client.get("/v1/models")).json()
+    (entry,) = body["data"]
+    assert entry["id"] == "test-model"
+    names = ("context_length", "max_model_len", "context_window", "max_context_length")
+    assert {entry[name] for name in names} == {1024}
+    assert entry["meta"] == {"n_ctx": 1024, "n_ctx_train": 8192, "n_vocab": 512, "size": 1000}
+    assert (await here.client.get("/v1/models/any/name")).json() == entry
+    (codex,) = body["models"]
+    assert (codex["slug"], codex["context_window"], codex["visibility"]) == ("test-model", 1024, "list")
+    assert codex["supported_reasoning_levels"] == []
+
+
+async def test_codex_sees_the_efforts_of_a_model_that_has_them() -> None:
+    async with running(fake_engine(), served_model(mistral_metadata())) as here:
+        (codex,) = (await here.client.get("/v1/models")).json()["models"]
+    assert [level["effort"] for level in codex["supported_reasoning_levels"]] == ["none", "high"]
+
+
+async def test_props_as_llama_server_s_clients_read_them(here: Here) -> None:
+    body = (await here.client.get("/props")).json()
+    assert body["default_generation_settings"]["n_ctx"] == 1024
+    assert body["default_generation_settings"]["params"]["temperature"] == 0.15
+    assert body["modalities"] == {"vision": False, "audio": False}
+    assert (body["total_slots"], body["model_alias"], body["is_sleeping"]) == (4, "test-model", False)
+    assert (body["bos_token"], body["eos_token"]) == ("<s>", "<|im_end|>")
+    assert all(isinstance(value, bool) for value in body["chat_template_caps"].values())
+
+
+@pytest.mark.parametrize("path", ["/props", "/slots"])
+async def test_nothing_is_told_before_the_model_is_loaded(path: str) -> None:
+    engine = fake_engine()
+    engine.loads_at_once = False
+    async with running(engine) as here:
+        reply = await here.client.get(path)
+        assert (reply.status_code, reply.json()["error"]["code"]) == (503, "loading")
+        assert (await here.client.get("/v1/models")).json()["data"][0]["context_length"] is None
+
+
+async def test_a_running_answer_holds_a_slot() -> None:
+    engine = fake_engine(Script((tuple(chatml_ids("word ")),), is_endless=True))
+    engine.step_seconds = 0.005
+    async with running(engine) as here:
+        asking = asyncio.create_task(here.chat())
+        async with asyncio.timeout(5):
+            while not any(slot["is_processing"] for slot in (await here.client.get("/slots")).json()):
+                await asyncio.sleep(0.005)
+        slots = (await here.client.get("/slots")).json()
+        assert [slot["id"] for slot in slots] == [0, 1, 2, 3]
+        assert [slot["is_processing"] for slot in slots] == [True, False, False, False]
+        assert slots[0]["prompt_progress"]["total"] == 21
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        assert not any(slot["is_processing"] for slot in (await here.client.get("/slots")).json())
+
+
+async def test_text_to_ids_and_back(here: Here) -> None:
+    reply = await here.client.post("/tokenize", json={"content": "<|im_end|> ü", "add_special": True})
+    tokens = reply.json()["tokens"]
+    assert tokens == [3, *chatml_ids("<|im_end|> ü")]  # text is text: no control token came of it
+    assert (reply.json()["count"], reply.json()["max_model_len"]) == (len(tokens), 1024)
+    back = (await here.client.post("/detokenize", json={"tokens": [*tokens, 2]})).json()
+    assert back["content"] == "<s><|im_end|> ü<|im_end|>"
+
+
+async def test_pieces_that_are_no_text_are_bytes(here: Here) -> None:
+    reply = await here.client.post("/tokenize", json={"content": ["é", 2], "with_pieces": True})
+    assert [token["piece"] for token in reply.json()["tokens"]] == [[0xC3], [0xA9], "<|im_end|>"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        ("/detokenize", {"tokens": [512_000]}, "tokens"),
+        ("/detokenize", {"tokens": [-1]}, "tokens"),
+        ("/detokenize", {"tokens": "x"}, "tokens"),
+        ("/tokenize", {"content": 5}, "content"),
+        ("/apply-template", {"messages": []}, "messages"),
+    ],
+)
+async def test_wrong_input_is_named(here: Here, path: str, body: object, param: str) -> None:
+    reply = await here.client.post(path, json=body)
+    assert (reply.status_code, reply.json()["error"]["param"]) == (400, param)
+
+
+async def test_the_template_shows_the_prompt_the_engine_gets(here: Here) -> None:
+    messages = [{"role": "user", "content": "Hi <|im_end|>"}]
+    body = (await here.client.post("/apply-template", json={"messages": messages})).json()
+    await here.client.post("/v1/chat/completions", json={"messages": messages})
+    assert tuple(body["tokens"]) == here.engine.records[0].prompt.token_ids
+    assert body["prompt"] == "<|im_start|>user\nHi <|im_end|><|im_end|>\n<|im_start|>assistant\n"
+
+
+async def test_metrics_count_what_was_answered() -> None:
+    engine = fake_engine(Script(script().steps, num_cached_tokens=5))
+    async with running(engine) as here:
+        await here.chat()
+        await here.chat("x" * 5000)
+        page = await here.client.get("/metrics")
+    assert page.headers["content-type"].startswith("text/plain")
+    values = {
+        (sample.name, *sorted(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(page.text)
+        for sample in family.samples
+    }
+    assert values["mm35_requests_total", "chat", "stop"] == 1
+    assert values["mm35_requests_total", "ContextLengthExceeded", "chat"] == 1
+    assert values["mm35_prompt_tokens_total",] == 21
+    assert values["mm35_cached_tokens_total",] == 5
+    assert values["mm35_completion_tokens_total",] == len(ANSWER.encode())
+    assert values["mm35_time_to_first_token_seconds_count",] == 1
+    assert (values["mm35_requests_running",], values["mm35_requests_waiting",]) == (0, 0)
+    assert (values["mm35_slots",], values["mm35_ready",]) == (4, 1)
