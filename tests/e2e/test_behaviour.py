@@ -23,15 +23,12 @@ NUM_CASES = 6
 NUM_RIGHT = 5
 """Of NUM_CASES: bench/quality.py has the rates themselves."""
 SIGHT = {"colour", "position", "shape"}
-TOOLS = {"one_tool", "one_tool_thinking", "two_calls", "tool_of_three", "no_tool", "tool_unneeded", "tool_result"}
 
 
 def _families() -> Iterator[Any]:
     for family in FAMILIES:
         if family in SIGHT:
             yield pytest.param(family, marks=pytest.mark.xfail(reason="issue 5: images", strict=True))
-        elif family in TOOLS:
-            yield pytest.param(family, marks=pytest.mark.xfail(reason="issue 5: tools", strict=True))
         else:
             yield family
 
