@@ -59,4 +59,5 @@ def test_a_wrong_variable_or_file_is_named(file: Path, monkeypatch: pytest.Monke
 
 
 def test_every_setting_is_documented() -> None:
-    assert set(Settings.model_fields) == {"model", "host", "port", "api_key", "ctx", "parallel", "threads", "gpu"}
+    names = "model host port api_key ctx parallel threads kv split flash_attention gpu"
+    assert set(Settings.model_fields) == set(names.split())
