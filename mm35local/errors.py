@@ -154,6 +154,11 @@ class LoadFailed(EngineError):
         self.path = path
         self.detail = detail
 
+    @property
+    def is_memory_short(self) -> bool:
+        """Would less context, or a smaller batch, have loaded?"""
+        return any(word in self.detail for word in ("alloc", "memory"))
+
 
 class DecodeFailed(EngineError):
     def __init__(self, code: int) -> None:

@@ -41,6 +41,12 @@ class Settings(BaseSettings):
     """Conversations answered at the same time."""
     threads: int = Field(default=0, ge=0)
     """CPU threads; 0 lets the engine choose."""
+    kv: Literal["f16", "q8_0", "q5_1", "q4_0"] | None = None
+    """Type of the KV cells; None takes f16, or q8_0 where that gives too little context."""
+    split: Literal["none", "layer", "row", "tensor"] | None = None
+    """How several GPUs share the model; None takes the fastest that fits."""
+    flash_attention: bool = True
+    """Off only to look for a fault: needs far more memory, and KV must be f16."""
     gpu: bool | None = None
     """True or False force the place of the weights; None decides by free memory."""
 

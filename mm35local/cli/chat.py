@@ -118,6 +118,8 @@ def _launch(wish: Settings) -> tuple[Launch | None, str | None]:
     argv = [sys.executable, "-m", "mm35local", "serve", "--exit-with-stdin", "--model", str(fetch(choice))]
     argv += ["--host", wish.host, "--port", str(port), "--parallel", str(wish.parallel), "--threads", str(wish.threads)]
     argv += ["--ctx", str(wish.ctx)] if wish.ctx else []
+    argv += ["--kv", wish.kv] if wish.kv else []
+    argv += ["--split", wish.split] if wish.split else []
     argv += [] if wish.gpu is None else ["--gpu" if wish.gpu else "--cpu"]
     if wish.api_key:
         os.environ["MM35_API_KEY"] = wish.api_key.get_secret_value()  # not in argv, where every user could read it

@@ -23,6 +23,18 @@ Parallel = Annotated[
     int | None, typer.Option(metavar="N", help="Requests answered at the same time.", rich_help_panel=_ENGINE)
 ]
 Threads = Annotated[int | None, typer.Option(metavar="N", help="CPU threads.", rich_help_panel=_ENGINE)]
+Kv = Annotated[
+    str | None,
+    typer.Option("--kv", metavar="f16|q8_0|q5_1|q4_0", help="Type of the KV cells.", rich_help_panel=_ENGINE),
+]
+SplitMode = Annotated[
+    str | None,
+    typer.Option("--split", metavar="none|layer|row|tensor", help="How GPUs share it.", rich_help_panel=_ENGINE),
+]
+FlashAttention = Annotated[
+    bool | None,
+    typer.Option("--flash-attention/--no-flash-attention", help="Off needs far more memory.", rich_help_panel=_ENGINE),
+]
 UseGpu = Annotated[
     bool | None,
     typer.Option("--gpu/--cpu", help="Where the weights go; default: GPU if they fit.", rich_help_panel=_ENGINE),

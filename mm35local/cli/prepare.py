@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mm35local.models.catalog import Catalog, Variant
+    from mm35local.models.faults import Fault
     from mm35local.models.gguf_header import GgufHeader
-    from mm35local.models.plan import LoadPlan
+    from mm35local.models.gpus import Machine
+    from mm35local.models.plan import Plan, Wish
     from mm35local.models.select import Choice
     from mm35local.settings import Settings
 
@@ -24,7 +26,10 @@ class Prepared:
 
     choice: Choice
     header: GgufHeader
-    plan: LoadPlan
+    plan: Plan
+    machine: Machine
+    faults: tuple[Fault, ...]
+    """Mistakes in the file's header, which loading corrects."""
 
 
 def catalog() -> Catalog:
@@ -61,10 +66,27 @@ def fetch(choice: Choice) -> Path:
 
 def prepare(settings: Settings) -> Prepared:
     """Choose, fetch, read the header and plan. Raises ModelError or UsageError before anything is loaded."""
+    from mm35local.models.faults import find_faults
+    from mm35local.models.geometry import from_header
     from mm35local.models.gguf_header import read_header
     from mm35local.models.gpus import detect_machine
-    from mm35local.models.plan import plan_load
+    from mm35local.models.plan import make_plan
 
     choice = choose(settings.model)
-    header = read_header(fetch(choice))
-    return Prepared(choice, header, plan_load(header, detect_machine(), settings.ctx, settings.gpu))
+    header, machine = read_header(fetch(choice)), detect_machine()
+    plan = make_plan(from_header(header), machine, wish_of(settings))
+    return Prepared(choice, header, plan, machine, find_faults(header))
+
+
+def wish_of(settings: Settings) -> Wish:
+    """The part of the settings that the planner reads."""
+    from mm35local.models.plan import Wish
+    from mm35local.models.split import Split
+
+    return Wish(
+        n_ctx=settings.ctx,
+        kv_type=settings.kv,
+        split=Split(settings.split) if settings.split else None,
+        use_gpu=settings.gpu,
+        flash_attention=settings.flash_attention,
+    )

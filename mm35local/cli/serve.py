@@ -12,12 +12,24 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mm35local.cli.keys import api_keys
-from mm35local.cli.options import ApiKeys, Ctx, Model, Parallel, Threads, UseGpu, settings
+from mm35local.cli.options import (
+    ApiKeys,
+    Ctx,
+    FlashAttention,
+    Kv,
+    Model,
+    Parallel,
+    SplitMode,
+    Threads,
+    UseGpu,
+    settings,
+)
 from mm35local.errors import GIB, UsageError
 
 if TYPE_CHECKING:
     from mm35local.cli.prepare import Prepared
     from mm35local.engine.api import EngineConfig
+    from mm35local.models.plan import Plan
     from mm35local.server.model import ServedModel
     from mm35local.settings import Settings
 
@@ -44,6 +56,9 @@ def serve(
     ctx: Ctx = None,
     parallel: Parallel = None,
     threads: Threads = None,
+    kv: Kv = None,
+    split: SplitMode = None,
+    flash_attention: FlashAttention = None,
     gpu: UseGpu = None,
     exit_with_stdin: Annotated[bool, typer.Option("--exit-with-stdin", hidden=True)] = False,
 ) -> None:
@@ -59,6 +74,9 @@ def serve(
         ctx=ctx,
         parallel=parallel,
         threads=threads,
+        kv=kv,
+        split=split,
+        flash_attention=flash_attention,
         gpu=gpu,
     )
     if not _is_loopback(wish.host) and not api_keys(wish):
@@ -95,25 +113,43 @@ def _introduce(prepared: Prepared, wish: Settings) -> None:
     choice, plan = prepared.choice, prepared.plan
     if choice.reason:
         print(choice.reason, file=sys.stderr)
+    for fault in prepared.faults:
+        print(f"WARNING: {choice.path.name}: {fault}", file=sys.stderr)
     place = "GPU memory" if plan.n_gpu_layers else "RAM"
     print(
-        f"{choice.path.name}: context {plan.n_ctx:,}, {plan.needed_bytes / GIB:.1f} GiB of {place}, "
+        f"{choice.path.name}: context {plan.n_ctx:,} ({plan.kv_type}), {plan.needed_bytes / GIB:.1f} GiB of {place}, "
         f"up to {wish.parallel} answers at once; log: {paths.log_dir() / 'engine.log'}",
         file=sys.stderr,
     )
 
 
 def _engine_config(prepared: Prepared, wish: Settings) -> EngineConfig:
+    from mm35local.cli.prepare import wish_of
+    from mm35local.models.plan import smaller_plans
+
+    smaller = smaller_plans(prepared.plan.geometry, prepared.machine, wish_of(wish), prepared.plan)
+    return _config(prepared, wish, prepared.plan, tuple(_config(prepared, wish, plan) for plan in smaller))
+
+
+def _config(prepared: Prepared, wish: Settings, plan: Plan, fallbacks: tuple[EngineConfig, ...] = ()) -> EngineConfig:
     from mm35local import paths
     from mm35local.engine.api import EngineConfig
 
     return EngineConfig(
         model_path=prepared.choice.path,
         log_path=paths.log_dir() / "engine.log",
-        n_ctx=prepared.plan.n_ctx,
+        n_ctx=plan.n_ctx,
         num_slots=wish.parallel,
+        n_batch=plan.n_batch,
         num_threads=wish.threads,
-        n_gpu_layers=prepared.plan.n_gpu_layers,
+        n_gpu_layers=plan.n_gpu_layers,
+        kv_type=plan.kv_type,
+        flash_attention=plan.flash_attention,
+        split=plan.split,
+        tensor_split=plan.tensor_split,
+        main_gpu=prepared.machine.gpus.index(plan.gpus[0]) if plan.gpus else 0,
+        overrides=tuple((fault.key, fault.right) for fault in prepared.faults),
+        fallbacks=fallbacks,
     )
 
 

@@ -43,6 +43,8 @@ async def _watch_loading(server: Server, engine: Engine, listener: socket.socket
     if status.state is EngineState.FAILED:
         server.handle_exit(signal.SIGTERM, None)
         return status.error
+    if status.info and status.info.changed:
+        print(f"WARNING: memory was short: loaded with {status.info.changed}", file=sys.stderr)
     host, port = listener.getsockname()[:2]
     seconds = status.info.load_seconds if status.info else 0.0
     print(f"ready in {seconds:.1f} s: http://{f'[{host}]' if ':' in host else host}:{port}/v1", file=sys.stderr)

@@ -31,6 +31,20 @@ class EngineConfig:
     num_threads: int = 0
     """0: as many as physical cores the process may use, less one that stays free; see `engine.threads`."""
     n_gpu_layers: int = 0
+    """Layers on GPUs, counted from the last, the head as one more."""
+    kv_type: str = "f16"
+    """Type of keys and values; all but f16 need flash attention."""
+    flash_attention: bool = True
+    split: str = "layer"
+    """How several GPUs share the model: none, layer, row or tensor."""
+    tensor_split: tuple[float, ...] = ()
+    """Each GPU's part, in PCI order; empty leaves it to llama.cpp."""
+    main_gpu: int = 0
+    """The GPU that holds all with split none."""
+    overrides: tuple[tuple[str, float | str], ...] = ()
+    """Keys of the file's header that are read as if they held these values."""
+    fallbacks: tuple[EngineConfig, ...] = ()
+    """What to load instead, in turn, when memory is short after all."""
     max_waiting: int = 256
     """Requests that may queue; one more is refused with EngineOverloaded."""
 
@@ -81,6 +95,10 @@ class EngineInfo:
     model_bytes: int
     load_seconds: float
     device: str
+    buffers: tuple[tuple[str, str, int], ...] = ()
+    """(device, kind, bytes) of what llama.cpp allocated; kinds are model, KV, compute and output."""
+    changed: str | None = None
+    """What differs from the configuration asked for, because that did not fit."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 from mm35local.engine.api import EngineConfig
 from mm35local.engine.backend import Chunk
 from mm35local.engine.threads import default_threads
-from mm35local.errors import DecodeFailed
+from mm35local.errors import DecodeFailed, LoadFailed
 from mm35local.native.batch import Batch
-from mm35local.native.context import Context
+from mm35local.native.context import CellFormat, Context
 from mm35local.native.library import Library
-from mm35local.native.model import Model
+from mm35local.native.model import Model, Placing
 from mm35local.native.sampler import Sampler
 from mm35local.types import SamplingParams
 
@@ -41,17 +41,12 @@ class LlamaBackend:
         `is_cancelled` is asked for the prefilling requests of a step while it computes, from the computing thread.
         Raises LoadFailed.
         """
-        self.model = Model(library, config.model_path, n_gpu_layers=config.n_gpu_layers, on_progress=on_progress)
-        default = default_threads()
-        self._context = Context(
-            library,
-            self.model,
-            n_ctx=config.n_ctx,
-            num_sequences=config.num_slots,
-            n_batch=config.n_batch,
-            num_threads=config.num_threads or default.num_decode,
-            num_batch_threads=config.num_threads or default.num_batch,
-        )
+        self.model = Model(library, config.model_path, _placing(config), on_progress=on_progress)
+        try:
+            self._context = _open_context(library, self.model, config)
+        except LoadFailed:
+            self.model.close()
+            raise
         self._batch = Batch(config.n_batch)
         self._eog_ids = self.model.eog_ids()
         self._n_ctx = config.n_ctx
@@ -140,3 +135,21 @@ class LlamaBackend:
             sampler.close()
         self._context.close()
         self.model.close()
+
+
+def _placing(config: EngineConfig) -> Placing:
+    return Placing(config.n_gpu_layers, config.split, config.tensor_split, config.main_gpu, config.overrides)
+
+
+def _open_context(library: Library, model: Model, config: EngineConfig) -> Context:
+    default = default_threads()
+    return Context(
+        library,
+        model,
+        n_ctx=config.n_ctx,
+        num_sequences=config.num_slots,
+        n_batch=config.n_batch,
+        num_threads=config.num_threads or default.num_decode,
+        num_batch_threads=config.num_threads or default.num_batch,
+        cells=CellFormat(config.kv_type, config.flash_attention),
+    )

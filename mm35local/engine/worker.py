@@ -13,6 +13,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -34,7 +35,8 @@ from mm35local.engine.api import (
 from mm35local.engine.core import EngineCore
 from mm35local.engine.inbox import Inbox
 from mm35local.engine.llama_backend import LlamaBackend
-from mm35local.errors import EngineError, Mm35Error
+from mm35local.errors import EngineError, LoadFailed, Mm35Error
+from mm35local.native.buffers import BufferLog
 from mm35local.native.library import Library, version
 
 SECONDS_BETWEEN_PROGRESS = 0.1
@@ -46,14 +48,17 @@ def run(config: EngineConfig, connection: Connection) -> None:
     _redirect_output(config.log_path)
     inbox = Inbox(connection)
     started = time.monotonic()
-    library = Library(lambda line: print(line, file=sys.stderr))
+    os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # the plan counts cards as the driver does
+    buffers = BufferLog()
+    library = Library(lambda line: print(buffers.read(line), file=sys.stderr))
     print(version(), file=sys.stderr)
+    asked = config
     try:
-        backend = _load(library, config, inbox, connection)
+        config, backend = _load_largest(library, asked, buffers, inbox, connection)
     except Mm35Error as error:
         connection.send([LoadError(error)])
         return
-    connection.send([Ready(_info(config, backend, time.monotonic() - started))])
+    connection.send([Ready(_info(asked, config, backend, buffers, time.monotonic() - started))])
     core = EngineCore(
         backend,
         n_ctx=config.n_ctx,
@@ -106,6 +111,28 @@ def _submit(command: Submit, core: EngineCore) -> list[WorkerEvent]:
     return []
 
 
+def _load_largest(
+    library: Library, asked: EngineConfig, buffers: BufferLog, inbox: Inbox, connection: Connection
+) -> tuple[EngineConfig, LlamaBackend]:
+    """The configuration asked for, or the first of its fallbacks that memory allows."""
+    configs = [asked, *asked.fallbacks]
+    for config, following in pairwise(configs):
+        try:
+            return config, _load(library, config, inbox, connection)
+        except LoadFailed as error:
+            if not error.is_memory_short:
+                raise
+            print(f"{error}; trying with {_difference(asked, following)}", file=sys.stderr)
+            buffers.forget()
+    return configs[-1], _load(library, configs[-1], inbox, connection)
+
+
+def _difference(asked: EngineConfig, loaded: EngineConfig) -> str:
+    names = ("n_ctx", "kv_type", "split", "n_batch", "n_gpu_layers")
+    changes = [(name, getattr(asked, name), getattr(loaded, name)) for name in names]
+    return ", ".join(f"{name} {after} instead of {before}" for name, before, after in changes if before != after)
+
+
 def _load(library: Library, config: EngineConfig, inbox: Inbox, connection: Connection) -> LlamaBackend:
     report = _progress_reporter(connection)
 
@@ -129,7 +156,9 @@ def _progress_reporter(connection: Connection) -> Callable[[float], None]:
     return report
 
 
-def _info(config: EngineConfig, backend: LlamaBackend, load_seconds: float) -> EngineInfo:
+def _info(
+    asked: EngineConfig, config: EngineConfig, backend: LlamaBackend, buffers: BufferLog, load_seconds: float
+) -> EngineInfo:
     return EngineInfo(
         n_ctx=config.n_ctx,
         n_ctx_train=backend.model.n_ctx_train,
@@ -138,6 +167,8 @@ def _info(config: EngineConfig, backend: LlamaBackend, load_seconds: float) -> E
         model_bytes=backend.model.num_bytes,
         load_seconds=load_seconds,
         device=", ".join(backend.model.device_names()),
+        buffers=buffers.entries,
+        changed=None if config is asked else _difference(asked, config),
     )
 
 

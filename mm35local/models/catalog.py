@@ -50,6 +50,18 @@ class Sampling(_Frozen):
     top_p: float = Field(gt=0, le=1)
 
 
+class ShapeFields(_Frozen):
+    """The decoder's dimensions, for planning a file that is not here: `mixes.Shape` without the context."""
+
+    n_layer: PositiveInt
+    n_embd: PositiveInt
+    n_ff: PositiveInt
+    n_head: PositiveInt
+    n_head_kv: PositiveInt
+    head_dim: PositiveInt
+    n_vocab: PositiveInt
+
+
 class Variant(_Frozen):
     """One file of a model."""
 
@@ -70,6 +82,7 @@ class Entry(_Frozen):
     kv_bytes_per_token: Mapping[str, PositiveInt]
     sampling: Mapping[Literal["none", "high"], Sampling]
     variants: tuple[Variant, ...] = Field(min_length=1)
+    shape: ShapeFields | None = None
 
     @cached_property
     def smallest(self) -> Variant:

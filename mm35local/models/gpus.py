@@ -8,15 +8,30 @@ from pathlib import Path
 
 import psutil
 
+from mm35local.models.datasheets import SHEETS, find_sheet
+
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 _CGROUP_USED = Path("/sys/fs/cgroup/memory.current")
 
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
+    """`bandwidth` in bytes/s and `flops` in 1/s are the datasheet's; 0 where the card is in no table of ours."""
+
     name: str
     total_bytes: int
     free_bytes: int
+    bandwidth: float = 0.0
+    flops: float = 0.0
+    has_nvlink: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Driver:
+    """Versions as NVML tells them, such as 580.65 and 13.0 (the newest CUDA that this driver runs)."""
+
+    version: str
+    cuda: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +42,7 @@ class Machine:
     ram_free_bytes: int
     num_unusable_gpus: int = 0
     """Cards that are here, but that this build of llama.cpp cannot use."""
+    driver: Driver | None = None
 
     @property
     def gpu_free_bytes(self) -> int:
@@ -37,31 +53,44 @@ class Machine:
         """The larger of the two pools a model can live in: all GPUs together, or RAM."""
         return max(self.gpu_free_bytes, self.ram_free_bytes)
 
+    @property
+    def has_nvlink(self) -> bool:
+        """Can every card talk to the others faster than over PCIe?"""
+        return bool(self.gpus) and all(gpu.has_nvlink for gpu in self.gpus)
+
 
 def detect_machine() -> Machine:
-    gpus = _nvidia_gpus()
-    if gpus and not _has_cuda_backend():
-        return Machine((), _free_ram_bytes(), len(gpus))
-    return Machine(gpus, _free_ram_bytes())
+    gpus, driver = _nvidia()
+    if gpus and not has_cuda_backend():
+        return Machine((), free_ram_bytes(), len(gpus), driver)
+    return Machine(gpus, free_ram_bytes(), driver=driver)
 
 
-def _has_cuda_backend() -> bool:
-    # The installed files tell it without loading the library, which only the worker may do.
+def has_cuda_backend() -> bool:
+    """Is the installed llama.cpp built with CUDA? Its files tell it without loading it, which only the worker may."""
+    return has_backend_library("ggml-cuda")
+
+
+def has_backend_library(name: str) -> bool:
+    """Is a shared library of that name installed? The headers of backends that were not built are installed too."""
     try:
-        return any("ggml-cuda" in file.name for file in files("llama-cpp-python") or ())
+        names = [file.name for file in files("llama-cpp-python") or ()]
     except PackageNotFoundError:
         return False
+    return any(each.startswith((f"lib{name}.", f"{name}.dll")) for each in names)
 
 
-def _nvidia_gpus() -> tuple[Gpu, ...]:
+def _nvidia() -> tuple[tuple[Gpu, ...], Driver | None]:
     import pynvml
 
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
-        return ()  # no driver: no NVIDIA GPU that could be used
+        return (), None  # no driver: no NVIDIA GPU that could be used
     try:
-        return tuple(_gpu(index) for index in range(pynvml.nvmlDeviceGetCount()))
+        cuda = int(pynvml.nvmlSystemGetCudaDriverVersion())
+        driver = Driver(str(pynvml.nvmlSystemGetDriverVersion()), f"{cuda // 1000}.{cuda % 1000 // 10}")
+        return tuple(_gpu(index) for index in range(pynvml.nvmlDeviceGetCount())), driver
     finally:
         pynvml.nvmlShutdown()
 
@@ -71,10 +100,26 @@ def _gpu(index: int) -> Gpu:
 
     handle = pynvml.nvmlDeviceGetHandleByIndex(index)
     memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
-    return Gpu(str(pynvml.nvmlDeviceGetName(handle)), int(memory.total), int(memory.free))
+    name, total = str(pynvml.nvmlDeviceGetName(handle)), int(memory.total)
+    key = find_sheet(name, total)
+    if key is None:
+        return Gpu(name, total, int(memory.free), has_nvlink=_has_active_nvlink(handle))
+    sheet = SHEETS[key]
+    linked = _has_active_nvlink(handle)
+    return Gpu(name, total, int(memory.free), sheet.bandwidth_gb * 1e9, sheet.tflops * 1e12, linked)
 
 
-def _free_ram_bytes() -> int:
+def _has_active_nvlink(handle: object) -> bool:
+    import pynvml
+
+    try:
+        return bool(pynvml.nvmlDeviceGetNvLinkState(handle, 0))
+    except pynvml.NVMLError:
+        return False  # a card without NVLink answers "not supported"
+
+
+def free_ram_bytes() -> int:
+    """RAM that can be had without swapping, within the cgroup's limit."""
     free = psutil.virtual_memory().available
     try:
         limit, used = _CGROUP_LIMIT.read_text().strip(), int(_CGROUP_USED.read_text())

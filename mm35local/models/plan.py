@@ -1,67 +1,336 @@
-"""Does it fit, and with how much context: bytes against bytes, before anything is loaded.
+"""Does it fit, where does each part go, and how fast will it be: bytes against bytes, before anything is loaded.
 
-needed = weights + KV cells + a reserve for compute buffers; GPUs are used when all of it fits there, else RAM.
+Pure: facts (a geometry, a machine) and a wish give a `Plan`, or `DoesNotFit` with the sums.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
-from mm35local.errors import DoesNotFit, UsageError
-from mm35local.models.gguf_header import GgufHeader
-from mm35local.models.gpus import Machine
+from mm35local.errors import GIB, DoesNotFit, UsageError
+from mm35local.models import memory
+from mm35local.models.geometry import Geometry
+from mm35local.models.gpus import Gpu, Machine
+from mm35local.models.memory import CELL_STEP, padded_cells
+from mm35local.models.placement import Load, Share, can_place_layers, place_layers, place_tensors
+from mm35local.models.speed import decode_tokens_per_second, prefill_tokens_per_second
+from mm35local.models.split import Split, allowed_splits, check_split
 
-F16_BYTES = 2
-COMPUTE_RESERVE_BYTES = 768 << 20
-"""Compute buffers, CUDA context and the program itself; measured at 0.2-0.6 GiB for micro-batches of 512."""
-_CTX_STEP = 256
-_LEAST_CTX = 2048
+LEAST_CTX = 2048
+"""The shortest context that is chosen for anybody."""
+GOOD_CTX = 32768
+"""With this much, exact KV is worth more than a longer context."""
 _RAM_SHARE = 0.5
 """Of the RAM that is left after the weights, KV may take half: the machine has other programs to run."""
-ALL_LAYERS = 999
+_AUTOMATIC_KV = ("f16", "q8_0")
+"""Coarser KV answers worse: only on demand."""
 
 
 @dataclass(frozen=True, slots=True)
-class LoadPlan:
-    """How to load one file. `needed_bytes` is to live in GPU memory if `n_gpu_layers`, else in RAM."""
+class Wish:
+    """What the user asks for; None leaves it to the plan."""
 
+    n_ctx: int | None = None
+    kv_type: str | None = None
+    split: Split | None = None
+    use_gpu: bool | None = None
+    n_batch: int = 512
+    flash_attention: bool = True
+    mmproj_bytes: int = 0
+    """The vision stack's file; its largest image is added."""
+    draft_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How to load one file. `shares` has one entry a card of `gpus`, also where it stays empty."""
+
+    geometry: Geometry
     n_ctx: int
-    n_gpu_layers: int
-    needed_bytes: int
+    kv_type: str
+    split: Split
+    n_batch: int
+    flash_attention: bool
+    gpus: tuple[Gpu, ...]
+    shares: tuple[Share, ...]
+    num_cpu_layers: int
+    """Layers computed by the CPU from RAM."""
+    ram_weight_bytes: int
+    """What the CPU computes with; the token embedding of a GPU plan is looked up, not computed with."""
+    ram_kv_bytes: int
+    compute_bytes: int
+    """One device's compute buffer."""
+    kv_layer_bytes: int
+    decode: float
+    decode_full: float
+    """Tokens/s of one stream, with empty and with full cells; 0: not known."""
+    prefill: float
+
+    @property
+    def n_gpu_layers(self) -> int:
+        """For llama.cpp: layers on cards, and the head as one more."""
+        layers = len(self.geometry.layer_bytes)
+        return layers + 1 - self.num_cpu_layers if self.shares else 0
+
+    @property
+    def tensor_split(self) -> tuple[float, ...]:
+        return tuple(share.split for share in self.shares) if len(self.shares) > 1 else ()
+
+    @property
+    def gpu_bytes(self) -> int:
+        return sum(share.num_bytes for share in self.shares)
+
+    @property
+    def weight_bytes(self) -> int:
+        return self.ram_weight_bytes + sum(share.weight_bytes for share in self.shares)
+
+    @property
+    def kv_bytes(self) -> int:
+        return self.kv_layer_bytes * len(self.geometry.layer_bytes)
+
+    @property
+    def ram_bytes(self) -> int:
+        """RAM of the engine's process; mapped weights of layers that went to a card are not counted."""
+        if not self.shares:
+            return self.ram_weight_bytes + self.ram_kv_bytes + self.compute_bytes + memory.HOST_RESERVE_BYTES
+        embedding = self.geometry.embedding_bytes
+        compute = self.compute_bytes if self.num_cpu_layers else 0
+        return embedding + self.ram_weight_bytes + self.ram_kv_bytes + compute + memory.HOST_RESERVE_BYTES
+
+    @property
+    def needed_bytes(self) -> int:
+        """Of the memory it mainly lives in: the cards', or RAM."""
+        return self.gpu_bytes or self.ram_bytes
 
 
-def kv_bytes_per_token(header: GgufHeader) -> int:
-    """F16 keys and values of one token: 2 x layers x KV heads x head_dim x 2 bytes."""
-    num_heads = header.number("attention.head_count")
-    head_dim = header.metadata.get(f"{header.architecture}.attention.key_length")
-    if not isinstance(head_dim, int):
-        head_dim = header.number("embedding_length") // max(1, num_heads)
-    num_kv_heads = header.number("attention.head_count_kv")
-    return 2 * header.number("block_count") * num_kv_heads * head_dim * F16_BYTES
+@dataclass(frozen=True, slots=True)
+class _Settled:
+    """A wish with its open ends closed."""
+
+    wish: Wish
+    n_ctx: int
+    kv_type: str
+    split: Split
 
 
-def plan_load(header: GgufHeader, machine: Machine, n_ctx: int | None = None, gpu: bool | None = None) -> LoadPlan:
-    """The context and place for `header`'s model.
+def make_plan(geometry: Geometry, machine: Machine, wish: Wish | None = None) -> Plan:
+    """The best plan for one file: on cards if all of it fits there, else partly, else in RAM.
 
-    `n_ctx` None takes the longest that fits comfortably, at most the model's own. Raises DoesNotFit with the
-    bytes, or UsageError for a context that the model was not trained for.
+    Raises DoesNotFit with the sums, or UsageError for a context, KV type or split that cannot be.
     """
-    n_ctx_train = header.number("context_length")
-    if n_ctx is not None and not 1 <= n_ctx <= n_ctx_train:
-        raise UsageError(f"--ctx {n_ctx}: this model's context is 1 to {n_ctx_train} tokens", "choose one within")
-    fixed = header.tensor_bytes + COMPUTE_RESERVE_BYTES
-    per_token = kv_bytes_per_token(header)
-    least = fixed + (n_ctx or min(_LEAST_CTX, n_ctx_train)) * per_token
-    on_gpu = machine.gpu_free_bytes >= least if gpu is None else gpu
-    free = machine.gpu_free_bytes if on_gpu else machine.ram_free_bytes
-    if least > free:
-        raise DoesNotFit(header.path.name, least, free)
-    if n_ctx is None:
-        share = 1.0 if on_gpu else _RAM_SHARE
-        n_ctx = _longest(int((free - fixed) * share) // per_token, n_ctx_train)
-    return LoadPlan(n_ctx, ALL_LAYERS if on_gpu else 0, fixed + n_ctx * per_token)
+    wish = wish or Wish()
+    _check(geometry, machine, wish)
+    for candidate in _plans(geometry, machine, wish):
+        return candidate
+    raise _does_not_fit(geometry, machine, wish)
 
 
-def _longest(num_affordable: int, n_ctx_train: int) -> int:
-    stepped = num_affordable // _CTX_STEP * _CTX_STEP
-    return min(n_ctx_train, max(min(_LEAST_CTX, n_ctx_train), stepped))
+def smaller_plans(geometry: Geometry, machine: Machine, wish: Wish, failed: Plan) -> Iterator[Plan]:
+    """What to try after `failed` could not be loaded: a simpler split, a smaller batch, less context, in that order."""
+    if failed.split is Split.TENSOR:
+        yield from _try(geometry, machine, replace(wish, split=Split.LAYER, n_ctx=failed.n_ctx, kv_type=failed.kv_type))
+    if failed.n_batch > 128:
+        yield from _try(geometry, machine, replace(wish, n_batch=128, n_ctx=failed.n_ctx, kv_type=failed.kv_type))
+    n_ctx = failed.n_ctx // 2
+    while n_ctx >= LEAST_CTX:
+        yield from _try(geometry, machine, replace(wish, n_batch=128, n_ctx=n_ctx, kv_type=failed.kv_type))
+        n_ctx //= 2
+
+
+def _try(geometry: Geometry, machine: Machine, wish: Wish) -> Iterator[Plan]:
+    try:
+        yield make_plan(geometry, machine, wish)
+    except (DoesNotFit, UsageError):
+        return
+
+
+def _plans(geometry: Geometry, machine: Machine, wish: Wish) -> Iterator[Plan]:
+    """In order of preference; the first is taken."""
+    if machine.gpus and wish.use_gpu is not False:
+        found = [plan for kv_type in _kv_types(wish) if (plan := _on_gpus(geometry, machine, wish, kv_type))]
+        enough = min(GOOD_CTX, geometry.shape.n_ctx_train)
+        yield from (plan for plan in found if plan.n_ctx >= enough)
+        yield from sorted(found, key=lambda plan: -plan.n_ctx)
+        partly = [plan for kv_type in _kv_types(wish) for plan in _offloaded(geometry, machine, wish, kv_type)]
+        yield from sorted(partly, key=lambda plan: -plan.decode)
+    if wish.use_gpu is not True:
+        for kv_type in _kv_types(wish):
+            yield from _in_ram(geometry, machine, wish, kv_type)
+
+
+def _check(geometry: Geometry, machine: Machine, wish: Wish) -> None:
+    n_ctx_train = geometry.shape.n_ctx_train
+    if wish.n_ctx is not None and not 1 <= wish.n_ctx <= n_ctx_train:
+        raise UsageError(f"--ctx {wish.n_ctx}: this model's context is 1 to {n_ctx_train} tokens", "choose one within")
+    for kv_type in _kv_types(wish):
+        memory.kv_bytes(geometry.shape, kv_type, CELL_STEP)
+    check_split(
+        wish.split,
+        geometry.shape,
+        len(machine.gpus),
+        flash_attention=wish.flash_attention,
+        kv_type=wish.kv_type or "f16",
+    )
+
+
+def _kv_types(wish: Wish) -> tuple[str, ...]:
+    if wish.kv_type is not None:
+        return (wish.kv_type,)
+    return _AUTOMATIC_KV if wish.flash_attention else ("f16",)
+
+
+def _on_gpus(geometry: Geometry, machine: Machine, wish: Wish, kv_type: str) -> Plan | None:
+    splits = (wish.split,) if wish.split else allowed_splits(geometry.shape, len(machine.gpus))
+    found = [plan for split in splits if (plan := _split_over(geometry, machine, wish, kv_type, split))]
+    # The fastest split is worth a little context, not a quarter of it.
+    longest = max((plan.n_ctx for plan in found), default=0)
+    return next((plan for plan in found if plan.n_ctx >= 0.75 * longest), None)
+
+
+def _split_over(geometry: Geometry, machine: Machine, wish: Wish, kv_type: str, split: Split) -> Plan | None:
+    gpus = machine.gpus
+    if split is Split.NONE:
+        gpus = (max(gpus, key=lambda gpu: gpu.free_bytes),)
+    is_cut = split in (Split.ROW, Split.TENSOR)
+
+    def fits(n_ctx: int) -> bool:
+        load = gpu_load(geometry, wish, kv_type, n_ctx, split)
+        return bool(place_tensors(load, gpus)) if is_cut else can_place_layers(load, gpus)
+
+    n_ctx = wish.n_ctx if wish.n_ctx is not None else longest_ctx(geometry, fits)
+    if n_ctx is None or not fits(n_ctx):
+        return None
+    load = gpu_load(geometry, wish, kv_type, n_ctx, split)
+    shares = place_tensors(load, gpus) if is_cut else place_layers(load, gpus)
+    return _settle(_Settled(wish, n_ctx, kv_type, split), load, gpus, shares) if shares else None
+
+
+def gpu_load(geometry: Geometry, wish: Wish, kv_type: str, n_ctx: int, split: Split) -> Load:
+    """What a card must hold beside its layers, for that context."""
+    shape = geometry.shape
+    compute = _compute_bytes(geometry, wish, kv_type, n_ctx)
+    if split is Split.LAYER:
+        compute += (memory.NUM_PIPELINE_COPIES - 1) * memory.mask_bytes(n_ctx, wish.n_batch)
+    pool = memory.gpu_pool_bytes(shape, kv_type, n_ctx, wish.n_batch)
+    vision = wish.mmproj_bytes + memory.LARGEST_IMAGE_BYTES if wish.mmproj_bytes else 0
+    overhead = compute + pool + memory.CUDA_CONTEXT_BYTES + memory.GPU_RESERVE_BYTES
+    return Load(geometry, memory.kv_bytes(shape, kv_type, n_ctx), overhead, vision + wish.draft_bytes)
+
+
+def _offloaded(geometry: Geometry, machine: Machine, wish: Wish, kv_type: str) -> Iterator[Plan]:
+    """As many of the last layers on the cards as fit, the first ones in RAM: slow, so the context is kept short."""
+    n_ctx = wish.n_ctx or min(4 * LEAST_CTX, geometry.shape.n_ctx_train)
+    if wish.split in (Split.ROW, Split.TENSOR):
+        return
+    load = gpu_load(geometry, wish, kv_type, n_ctx, Split.LAYER)
+    for first in range(1, len(geometry.layer_bytes)):
+        shares = place_layers(load, machine.gpus, first)
+        if shares is None:
+            continue
+        split = Split.LAYER if len(machine.gpus) > 1 else Split.NONE
+        plan = _settle(_Settled(wish, n_ctx, kv_type, split), load, machine.gpus, shares, first)
+        if plan.ram_bytes <= machine.ram_free_bytes:
+            yield plan
+        return
+
+
+def _in_ram(geometry: Geometry, machine: Machine, wish: Wish, kv_type: str) -> Iterator[Plan]:
+    def at(n_ctx: int) -> Plan:
+        compute = _compute_bytes(geometry, wish, kv_type, n_ctx)
+        load = Load(geometry, memory.kv_bytes(geometry.shape, kv_type, n_ctx), compute)
+        return _settle(_Settled(wish, n_ctx, kv_type, Split.NONE), load, (), (), len(geometry.layer_bytes) + 1)
+
+    def fits(n_ctx: int, share: float = 1.0) -> bool:
+        room = machine.ram_free_bytes - geometry.num_bytes
+        return at(n_ctx).ram_bytes - geometry.num_bytes <= share * room
+
+    if wish.n_ctx is not None:
+        n_ctx = wish.n_ctx if fits(wish.n_ctx) else None
+    else:
+        n_ctx = longest_ctx(geometry, lambda n_ctx: fits(n_ctx, _RAM_SHARE)) or longest_ctx(geometry, fits)
+    if n_ctx is not None:
+        yield at(n_ctx)
+
+
+def longest_ctx(geometry: Geometry, fits: Callable[[int], bool]) -> int | None:
+    """The longest context in steps of 256 for which `fits` holds, at most the model's own; None below LEAST_CTX."""
+    longest = geometry.shape.n_ctx_train
+    if fits(longest):
+        return longest
+    low, high = min(LEAST_CTX, longest) // CELL_STEP, padded_cells(longest) // CELL_STEP
+    if low * CELL_STEP >= longest or not fits(low * CELL_STEP):
+        return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle * CELL_STEP) else (low, middle)
+    return low * CELL_STEP
+
+
+def _settle(
+    settled: _Settled, load: Load, gpus: tuple[Gpu, ...], shares: tuple[Share, ...], num_cpu_layers: int = 0
+) -> Plan:
+    geometry, wish, split = load.geometry, settled.wish, settled.split
+    of_layers = min(num_cpu_layers, len(geometry.layer_bytes))
+    ram_weights = sum(geometry.layer_bytes[:of_layers]) if shares else geometry.num_bytes
+    ram_kv = load.kv_layer_bytes * of_layers
+    is_cut = split in (Split.ROW, Split.TENSOR)
+    read_from_ram = ram_weights - (0 if shares or geometry.is_tied else geometry.embedding_bytes)
+    num_weights = num_matrix_weights(geometry)
+    cpu_share = 1.0 if not shares else ram_weights / max(1, ram_weights + sum(share.weight_bytes for share in shares))
+
+    def decode(kv_share: float) -> float:
+        ram = read_from_ram + round(ram_kv * kv_share)
+        return decode_tokens_per_second(shares, gpus, is_tensor_split=is_cut, ram_bytes=ram, kv_share=kv_share)
+
+    return Plan(
+        geometry,
+        settled.n_ctx,
+        settled.kv_type,
+        split,
+        wish.n_batch,
+        wish.flash_attention,
+        gpus,
+        shares,
+        num_cpu_layers,
+        ram_weights,
+        ram_kv,
+        _compute_bytes(geometry, wish, settled.kv_type, settled.n_ctx),
+        load.kv_layer_bytes,
+        decode(0.0),
+        decode(1.0),
+        prefill_tokens_per_second(num_weights, shares, gpus, is_tensor_split=is_cut, cpu_share=cpu_share),
+    )
+
+
+def _compute_bytes(geometry: Geometry, wish: Wish, kv_type: str, n_ctx: int) -> int:
+    flash = wish.flash_attention
+    return memory.compute_bytes(geometry.shape, kv_type, n_ctx, wish.n_batch, flash_attention=flash)
+
+
+def num_matrix_weights(geometry: Geometry) -> int:
+    """Weights that a prefilled token is multiplied with: the layers' matrices (the head only for the last token)."""
+    shape = geometry.shape
+    attention = 2 * shape.n_embd * (shape.n_head + shape.n_head_kv) * shape.head_dim
+    return shape.n_layer * (attention + 3 * shape.n_embd * shape.n_ff)
+
+
+def _does_not_fit(geometry: Geometry, machine: Machine, wish: Wish) -> DoesNotFit:
+    """The sums of the smallest thing tried."""
+    kv_type, n_ctx = _kv_types(wish)[-1], wish.n_ctx or min(LEAST_CTX, geometry.shape.n_ctx_train)
+    kv = memory.kv_bytes(geometry.shape, kv_type, n_ctx) * geometry.shape.n_layer
+    if machine.gpus and wish.use_gpu is not False:
+        load = gpu_load(
+            geometry, wish, kv_type, n_ctx, wish.split or allowed_splits(geometry.shape, len(machine.gpus))[-1]
+        )
+        weights = sum(geometry.layer_bytes) + geometry.head_bytes
+        others = load.device_bytes * len(machine.gpus) + load.main_bytes
+        free, place = machine.gpu_free_bytes, f"{len(machine.gpus)} GPU"
+    else:
+        weights, free, place = geometry.num_bytes, 0 if wish.use_gpu else machine.ram_free_bytes, "RAM"
+        compute = memory.compute_bytes(geometry.shape, kv_type, n_ctx, wish.n_batch)
+        others = compute + memory.HOST_RESERVE_BYTES
+    sums = f"weights {weights / GIB:.1f} + KV {kv / GIB:.1f} ({n_ctx:,} tokens, {kv_type}) + buffers {others / GIB:.1f}"
+    return DoesNotFit(
+        geometry.name, weights + kv + others, free, f"{sums} GiB in {place}: choose a smaller quant, KV type or --ctx"
+    )

@@ -13,7 +13,7 @@ from pathlib import Path
 from mm35local.errors import GIB, DoesNotFit, ModelFileError, UnknownModel
 from mm35local.models.catalog import Catalog, ConvertOrigin, Entry, Variant, WheelOrigin
 from mm35local.models.gpus import Machine
-from mm35local.models.plan import COMPUTE_RESERVE_BYTES
+from mm35local.models.memory import COMPUTE_RESERVE_BYTES
 
 _LEAST_CTX = 8192
 """A model that cannot hold this much conversation is no chat partner: it counts as not fitting."""

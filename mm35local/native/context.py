@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,18 @@ ABORTED = 2
 """The abort callback stopped llama_decode; what was computed of the batch may be in the cells."""
 
 
+_KV_TYPES = {"f16": 1, "q4_0": 2, "q5_1": 7, "q8_0": 8}
+"""ggml.h's enum ggml_type."""
+
+
+@dataclass(frozen=True, slots=True)
+class CellFormat:
+    """How keys and values are kept; all types but f16 need flash attention."""
+
+    kv_type: str = "f16"
+    flash_attention: bool = True
+
+
 class Context:
     """Owner of a `llama_context` with one unified KV cache for `num_sequences` sequences."""
 
@@ -32,6 +45,7 @@ class Context:
         n_batch: int,
         num_threads: int,
         num_batch_threads: int,
+        cells: CellFormat | None = None,
     ) -> None:
         """`num_threads` compute a step of one row, `num_batch_threads` a larger one.
 
@@ -43,6 +57,10 @@ class Context:
         params.kv_unified = True
         params.n_batch = params.n_ubatch = n_batch
         params.n_outputs_max = min(num_sequences, n_batch)
+        cells = cells or CellFormat()
+        params.type_k = params.type_v = _KV_TYPES[cells.kv_type]
+        if not cells.flash_attention:
+            params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
         params.n_threads = num_threads
         params.n_threads_batch = num_batch_threads
         library.forget_errors()

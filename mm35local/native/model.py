@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,27 +18,54 @@ ProgressCallback = Callable[[float], bool]
 """Gets 0..1 while the weights are read; False stops the load."""
 
 
+_SPLIT_MODES = {"none": 0, "layer": 1, "row": 2, "tensor": 3}
+"""llama.h's enum llama_split_mode."""
+_LOAD_MODE_NONE = 0
+_OVERRIDE_FLOAT, _OVERRIDE_STR = 1, 3
+"""llama.h's enum llama_model_kv_override_type."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placing:
+    """Where the weights go, and which keys of the header are corrected; see `engine.api.EngineConfig`."""
+
+    n_gpu_layers: int = 0
+    split: str = "layer"
+    tensor_split: tuple[float, ...] = ()
+    main_gpu: int = 0
+    overrides: tuple[tuple[str, float | str], ...] = ()
+    use_mmap: bool = True
+    is_dry: bool = False
+    """Read the header only: tensors get no memory, so that a context tells its compute buffers and nothing else."""
+
+
 class Model:
     """Owner of a `llama_model`. Close its contexts first."""
 
     def __init__(
-        self, library: Library, path: Path, *, n_gpu_layers: int = 0, on_progress: ProgressCallback | None = None
+        self,
+        library: Library,
+        path: Path,
+        placing: Placing | None = None,
+        *,
+        on_progress: ProgressCallback | None = None,
     ) -> None:
-        """Read `path`; a negative `n_gpu_layers` means all.
+        """Read `path`; all on the CPU without `placing`.
 
         Raises LoadFailed with llama.cpp's own reason, also when `on_progress` stopped it.
         """
-        params = llama_cpp.llama_model_default_params()
-        params.n_gpu_layers = n_gpu_layers
+        placing = placing or Placing()
+        params, kept = _model_params(placing)
         if on_progress is not None:
             progress = on_progress
             params.progress_callback = llama_cpp.llama_progress_callback(lambda done, _user_data: progress(done))
         library.forget_errors()
         self._handle = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
+        del kept
         if not self._handle:
             raise LoadFailed(str(path), library.reason() or "it gave no reason")
         self._vocab = llama_cpp.llama_model_get_vocab(self._handle)
-        self._n_gpu_layers = n_gpu_layers
+        self._n_gpu_layers = placing.n_gpu_layers
         self.path = path
         self.n_vocab: int = llama_cpp.llama_vocab_n_tokens(self._vocab)
         self.n_ctx_train: int = llama_cpp.llama_model_n_ctx_train(self._handle)
@@ -103,3 +131,28 @@ class Model:
         if self._handle:
             llama_cpp.llama_model_free(self._handle)
             self._handle = None
+
+
+def _model_params(placing: Placing) -> tuple[llama_cpp.llama_model_params, Sequence[object]]:
+    """llama.cpp's parameters, and what must live until the model is loaded."""
+    params = llama_cpp.llama_model_default_params()
+    params.n_gpu_layers = placing.n_gpu_layers
+    params.split_mode = _SPLIT_MODES[placing.split]
+    params.main_gpu = placing.main_gpu
+    if placing.is_dry or not placing.use_mmap:
+        params.load_mode = _LOAD_MODE_NONE  # with mmap on, a dry load would abort the process
+        params.no_alloc = placing.is_dry
+    parts = (ctypes.c_float * llama_cpp.llama_max_devices())(*placing.tensor_split)
+    if placing.tensor_split:
+        params.tensor_split = parts
+    overrides = (llama_cpp.llama_model_kv_override * (len(placing.overrides) + 1))()
+    for override, (key, value) in zip(overrides, placing.overrides, strict=False):
+        override.key = key.encode()
+        override.tag = _OVERRIDE_STR if isinstance(value, str) else _OVERRIDE_FLOAT
+        if isinstance(value, str):
+            override.value.val_str = value.encode()
+        else:
+            override.value.val_f64 = value
+    if placing.overrides:
+        params.kv_overrides = overrides
+    return params, (parts, overrides)

@@ -3,70 +3,200 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from mm35local.errors import DoesNotFit, UsageError
-from mm35local.models.gguf_header import GgufHeader, read_header
+from mm35local.errors import DoesNotFit, ModelFileError, UsageError
+from mm35local.models.geometry import Geometry, from_header
+from mm35local.models.gguf_header import read_header
 from mm35local.models.gpus import Gpu, Machine, detect_machine
-from mm35local.models.plan import ALL_LAYERS, COMPUTE_RESERVE_BYTES, kv_bytes_per_token, plan_load
-from tests.models.gguf_bytes import tiny_llama
+from mm35local.models.memory import HOST_RESERVE_BYTES, compute_bytes, kv_bytes
+from mm35local.models.mixes import Shape
+from mm35local.models.placement import Load, place_layers, place_tensors
+from mm35local.models.plan import Wish, gpu_load, make_plan, smaller_plans
+from mm35local.models.speed import decode_tokens_per_second
+from mm35local.models.split import Split
+from mm35local.models.stated import parse_gpus
+from tests.models.gguf_bytes import Tensor, gguf, text, tiny_llama, uint32
+from tests.models.test_plan_table import MEDIUM, medium
 
+MIB = 1 << 20
+TINY_SHAPE = Shape(2, 64, 256, 4, 2, 16, 64, 8192)
+TINY = Geometry("tiny", TINY_SHAPE, (0, 0), 64 * 64 * 4, 64 * 64 * 4, is_tied=True)
 KV = 256
-WEIGHTS = 64 * 64 * 4
-FIXED = WEIGHTS + COMPUTE_RESERVE_BYTES
-
-
-@pytest.fixture
-def header(tmp_path: Path) -> GgufHeader:
-    path = tmp_path / "m.gguf"
-    path.write_bytes(tiny_llama(context_length=8192))
-    return read_header(path)
 
 
 def ram(num_bytes: int) -> Machine:
     return Machine((), num_bytes)
 
 
-def test_kv_bytes(header: GgufHeader, smollm2_path: Path) -> None:
-    assert kv_bytes_per_token(header) == KV
-    assert kv_bytes_per_token(read_header(smollm2_path)) == 2 * 30 * 3 * 64 * 2
+def needed_in_ram(n_ctx: int) -> int:
+    return 64 * 64 * 4 + n_ctx * KV + compute_bytes(TINY_SHAPE, "f16", n_ctx, 512) + HOST_RESERVE_BYTES
 
 
-def test_plenty_of_ram_gives_the_whole_context(header: GgufHeader) -> None:
-    plan = plan_load(header, ram(64 << 30))
-    assert (plan.n_ctx, plan.n_gpu_layers, plan.needed_bytes) == (8192, 0, FIXED + 8192 * KV)
+def test_a_geometry_from_a_file(tmp_path: Path, smollm2_path: Path) -> None:
+    path = tmp_path / "m.gguf"
+    path.write_bytes(tiny_llama(context_length=8192))
+    tiny = from_header(read_header(path))
+    assert (tiny.shape, tiny.embedding_bytes, tiny.is_tied) == (TINY_SHAPE, 64 * 64 * 4, True)
+    header = read_header(smollm2_path)
+    smol = from_header(header)
+    assert smol.num_bytes == header.tensor_bytes
+    assert smol.shape == Shape(30, 576, 1536, 9, 3, 64, 49152, 8192)
+    assert kv_bytes(smol.shape, "f16", 256) * 30 == 256 * 2 * 30 * 3 * 64 * 2
 
 
-def test_little_ram_shortens_the_context_and_leaves_half(header: GgufHeader) -> None:
-    assert plan_load(header, ram(FIXED + 8192 * KV)).n_ctx == 4096
+@pytest.mark.parametrize("num_layers", [1_000_000, 0])
+def test_a_lying_header(tmp_path: Path, num_layers: int) -> None:
+    values = [
+        text("general.architecture", "llama"),
+        uint32("llama.context_length", 4096),
+        uint32("llama.block_count", num_layers),
+        uint32("llama.embedding_length", 64),
+        uint32("llama.attention.head_count", 4),
+    ]
+    path = tmp_path / "m.gguf"
+    path.write_bytes(gguf(values, [Tensor("token_embd.weight", (64, 64), 0, 0)], 64 * 64 * 4))
+    with pytest.raises(ModelFileError, match=f"{num_layers} layers of width 64"):
+        from_header(read_header(path))
 
 
-def test_on_a_gpu_kv_takes_what_is_left(header: GgufHeader) -> None:
-    machine = Machine((Gpu("card", 80 << 30, FIXED + 6000 * KV),), 1)
-    plan = plan_load(header, machine)
-    assert (plan.n_ctx, plan.n_gpu_layers) == (6000 // 256 * 256, ALL_LAYERS)
+def test_plenty_of_ram_gives_the_whole_context() -> None:
+    plan = make_plan(TINY, ram(64 << 30))
+    assert (plan.n_ctx, plan.n_gpu_layers, plan.kv_type) == (8192, 0, "f16")
+    assert plan.needed_bytes == needed_in_ram(8192)
 
 
-def test_a_gpu_that_is_too_small_leaves_it_to_ram(header: GgufHeader) -> None:
-    assert plan_load(header, Machine((Gpu("card", 1 << 20, 1 << 20),), 64 << 30)).n_gpu_layers == 0
+def test_little_ram_shortens_the_context_and_leaves_half() -> None:
+    assert make_plan(TINY, ram(HOST_RESERVE_BYTES * 2 + (20 << 20))).n_ctx < 8192
 
 
-def test_forcing_the_place(header: GgufHeader) -> None:
+def test_a_gpu_that_is_too_small_leaves_it_to_ram() -> None:
+    assert make_plan(TINY, Machine((Gpu("card", 1 << 20, 1 << 20),), 64 << 30)).n_gpu_layers == 0
+
+
+def test_forcing_the_place() -> None:
     big = Machine((Gpu("card", 80 << 30, 80 << 30),), 64 << 30)
-    assert plan_load(header, big, gpu=False).n_gpu_layers == 0
+    assert make_plan(TINY, big).n_gpu_layers == 3
+    assert make_plan(TINY, big, Wish(use_gpu=False)).n_gpu_layers == 0
     with pytest.raises(DoesNotFit):
-        plan_load(header, ram(64 << 30), gpu=True)
+        make_plan(TINY, ram(64 << 30), Wish(use_gpu=True))
 
 
-def test_what_does_not_fit_names_the_bytes(header: GgufHeader) -> None:
+def test_what_does_not_fit_names_the_bytes() -> None:
+    free = needed_in_ram(8192) - 1
     with pytest.raises(DoesNotFit) as caught:
-        plan_load(header, ram(FIXED), n_ctx=8192)
-    assert (caught.value.needed_bytes, caught.value.free_bytes) == (FIXED + 8192 * KV, FIXED)
+        make_plan(TINY, ram(free), Wish(n_ctx=8192, kv_type="f16"))
+    assert (caught.value.needed_bytes, caught.value.free_bytes) == (free + 1, free)
 
 
 @pytest.mark.parametrize("n_ctx", [0, -1, 8193])
-def test_a_context_outside_the_models(header: GgufHeader, n_ctx: int) -> None:
+def test_a_context_outside_the_models(n_ctx: int) -> None:
     with pytest.raises(UsageError, match="1 to 8192"):
-        plan_load(header, ram(64 << 30), n_ctx=n_ctx)
+        make_plan(TINY, ram(64 << 30), Wish(n_ctx=n_ctx))
+
+
+def test_impossible_wishes() -> None:
+    one, nine = Machine(parse_gpus("h100"), 0), Machine(parse_gpus("9x80GiB"), 0)
+    with pytest.raises(UsageError, match="needs at least 2 GPUs, 1 here"):
+        make_plan(medium("Q4_K_M"), one, Wish(split=Split.TENSOR))
+    with pytest.raises(UsageError, match="8 KV heads among 9 GPUs"):
+        make_plan(medium("Q4_K_M"), nine, Wish(split=Split.TENSOR))
+    with pytest.raises(UsageError, match="flash attention"):
+        make_plan(medium("Q4_K_M"), Machine(parse_gpus("2xh100"), 0), Wish(split=Split.TENSOR, flash_attention=False))
+    with pytest.raises(UsageError, match="unknown KV type 'q3_k'"):
+        make_plan(medium("Q4_K_M"), one, Wish(kv_type="q3_k"))
+    with pytest.raises(UsageError, match="KV type q8_0: rows of 24"):
+        kv_bytes(Shape(2, 64, 256, 4, 1, 24, 64, 8192), "q8_0", 256)
+
+
+@pytest.mark.parametrize(
+    ("n_ctx", "n_batch", "kv_type", "flash", "measured_mib"),
+    [
+        (32768, 512, "f16", True, 296.01),
+        (32768, 512, "q8_0", True, 272.09),
+        (65536, 512, "q8_0", True, 304.09),
+        (32768, 2048, "f16", True, 1184.05),
+        (4096, 512, "f16", True, 268.01),
+        (4096, 128, "f16", True, 67.00),
+        (262144, 512, "f16", True, 520.01),
+        (1024, 2048, "f16", True, 530.02),
+        (32768, 512, "f16", False, 6332.01),
+    ],
+)
+def test_compute_buffers_as_llama_cpp_reserves_them(
+    n_ctx: int, n_batch: int, kv_type: str, flash: bool, measured_mib: float
+) -> None:
+    estimate = compute_bytes(MEDIUM, kv_type, n_ctx, n_batch, flash_attention=flash)
+    assert estimate / MIB == pytest.approx(measured_mib, rel=0.001)
+
+
+def test_layers_are_dealt_as_llama_cpp_deals_them() -> None:
+    """i/(n_layer+1) falls into the share of the card that the plan gave layer i to."""
+    plan = make_plan(medium("Q4_K_M"), Machine(parse_gpus("h100,rtx-4090,3x16GiB"), 0), Wish(split=Split.LAYER))
+    total = sum(plan.tensor_split)
+    assert total == plan.n_gpu_layers == 89
+    ends, dealt = [sum(plan.tensor_split[: index + 1]) / total for index in range(5)], [0] * 5
+    for layer in range(88):
+        dealt[next(index for index, end in enumerate(ends) if end > layer / total)] += 1
+    assert dealt == [share.num_layers for share in plan.shares]
+    assert sum(share.weight_bytes for share in plan.shares) == medium("Q4_K_M").num_bytes - 905969664
+
+
+def test_the_cpu_helps_only_when_nothing_else_fits() -> None:
+    machine = Machine(parse_gpus("h100"), 30 << 30)
+    plan = make_plan(medium("Q5_K_M"), machine)
+    assert 0 < plan.num_cpu_layers < 20
+    assert plan.n_gpu_layers == 89 - plan.num_cpu_layers
+    assert plan.ram_weight_bytes == sum(medium("Q5_K_M").layer_bytes[: plan.num_cpu_layers])
+    assert plan.decode < 10 < make_plan(medium("Q4_K_M"), machine).decode
+
+
+def test_the_smaller_plans_after_a_failure() -> None:
+    machine = Machine(parse_gpus("4x24GiB"), 0)
+    failed = make_plan(medium("Q4_K_M"), machine)
+    assert failed.split is Split.TENSOR
+    smaller = list(smaller_plans(medium("Q4_K_M"), machine, Wish(), failed))
+    assert smaller[0].split is Split.LAYER or smaller[0].n_batch < failed.n_batch
+    assert all(plan.gpu_bytes < failed.gpu_bytes for plan in smaller if plan.split is failed.split)
+    assert smaller[-1].n_ctx < failed.n_ctx
+
+
+@pytest.mark.parametrize(
+    ("gpus", "quant", "split", "published"),
+    [
+        ("rtx-pro-6000", "Q4_K_M", Split.NONE, 20.4),
+        ("4xrtx-3080-20gb", "IQ4_XS", Split.LAYER, 10.4),
+        ("4xrtx-3080-20gb", "IQ4_XS", Split.TENSOR, 21.6),
+    ],
+)
+def test_decode_estimates_against_published_figures(gpus: str, quant: str, split: Split, published: float) -> None:
+    plan = make_plan(medium(quant), Machine(parse_gpus(gpus), 0), Wish(n_ctx=4096, kv_type="q8_0", split=split))
+    assert plan.decode == pytest.approx(published, rel=0.12)
+
+
+def test_an_unknown_card_gives_no_estimate() -> None:
+    plan = make_plan(medium("Q4_K_M"), Machine((Gpu("card", 80 << 30, 80 << 30),), 0))
+    assert (plan.decode, plan.prefill) == (0.0, 0.0)
+    assert decode_tokens_per_second((), (), is_tensor_split=False, ram_bytes=34 * 10**9) == pytest.approx(1.0)
+
+
+@given(
+    st.lists(st.integers(1, 120), min_size=1, max_size=8),
+    st.integers(2048, 262144),
+    st.sampled_from(["f16", "q8_0", "q4_0"]),
+)
+def test_no_card_is_promised_more_than_it_has(sizes: list[int], n_ctx: int, kv_type: str) -> None:
+    gpus = tuple(Gpu(f"{size} GiB", size << 30, size << 30) for size in sizes)
+    geometry = medium("Q4_K_M")
+    load: Load = gpu_load(geometry, Wish(), kv_type, n_ctx, Split.LAYER)
+    for shares in (place_layers(load, gpus), place_tensors(load, gpus)):
+        if shares is not None:
+            assert all(
+                share.num_bytes <= gpu.free_bytes for share, gpu in zip(shares, gpus, strict=True) if share.split
+            )
+            weights = sum(share.weight_bytes for share in shares)
+            assert weights == pytest.approx(sum(geometry.layer_bytes) + geometry.head_bytes, abs=8)
 
 
 def test_this_machine_has_ram() -> None:

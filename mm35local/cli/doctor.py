@@ -1,0 +1,167 @@
+"""`mm35 doctor`: what could keep mm35 from working here, a line each, with the cure."""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mm35local import paths
+from mm35local.cli.options import Json, settings
+from mm35local.errors import GIB, ModelFileError
+
+_REINSTALL = 'CMAKE_ARGS="-DGGML_CUDA=ON -DGGML_RPC=ON" pip install --force-reinstall --no-cache-dir --no-binary :all:'
+_GOOD_FREE_BYTES, _LEAST_FREE_BYTES = 150 * 10**9, 10**9
+_GOOD_NUM_FILES = 1024
+_HUB_SECONDS = 3.0
+
+
+class Status(StrEnum):
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One finding; `cure` is empty where nothing needs one."""
+
+    name: str
+    status: Status
+    found: str
+    cure: str = ""
+
+
+def register(app: typer.Typer) -> None:
+    app.command("doctor")(doctor)
+
+
+def doctor(
+    as_json: Json = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Do not ask the hub.")] = False,
+) -> int:
+    """Look for what could keep mm35 from working here. Exit code 1 if something does."""
+    checks = list(examine(is_offline=offline))
+    if as_json:
+        print(json.dumps([asdict(check) for check in checks], indent=2))
+    else:
+        _print(checks)
+    return int(any(check.status is Status.FAIL for check in checks))
+
+
+def examine(*, is_offline: bool) -> Iterator[Check]:
+    """Every check in turn."""
+    steps: list[Callable[[], Iterator[Check]]] = [_build, _disk, _model_files, _port, _file_limit]
+    for step in steps if is_offline else [*steps, _hub]:
+        yield from step()
+
+
+def _build() -> Iterator[Check]:
+    from importlib.metadata import version
+
+    from mm35local.models.gpus import detect_machine, has_backend_library
+
+    machine = detect_machine()
+    llama = f"llama-cpp-python {version('llama-cpp-python')}"
+    if machine.num_unusable_gpus:
+        cure = f"{_REINSTALL} llama-cpp-python=={version('llama-cpp-python')}"
+        yield Check("build", Status.FAIL, f"{llama} without CUDA, {machine.num_unusable_gpus} GPU unused", cure)
+    else:
+        backends = [name for name in ("cuda", "rpc") if has_backend_library(f"ggml-{name}")]
+        yield Check("build", Status.OK, f"{llama}, backends: {', '.join(['cpu', *backends])}")
+    if machine.driver is not None:
+        yield Check("driver", Status.OK, f"NVIDIA {machine.driver.version}, up to CUDA {machine.driver.cuda}")
+    for gpu in machine.gpus:
+        known = "" if gpu.bandwidth else "; no datasheet here, so no speed estimates"
+        yield Check("gpu", Status.OK, f"{gpu.name}: {gpu.free_bytes / GIB:.1f} GiB free{known}")
+    if not machine.gpus and not machine.num_unusable_gpus:
+        yield Check("gpu", Status.WARN, "no NVIDIA GPU that a driver shows: models run on the CPU")
+    yield Check("ram", Status.OK, f"{machine.ram_free_bytes / GIB:.1f} GiB free for models")
+
+
+def _disk() -> Iterator[Check]:
+    folder = paths.models_dir()
+    existing = next(each for each in (folder, *folder.parents) if each.exists())
+    free = shutil.disk_usage(existing).free
+    status = Status.OK if free >= _GOOD_FREE_BYTES else Status.WARN if free >= _LEAST_FREE_BYTES else Status.FAIL
+    cure = "" if status is Status.OK else "the 128B takes 68-133 GB, its checkpoint 134 GB: mm35 quantize -o ELSEWHERE"
+    yield Check("disk", status, f"{free / 1e9:.0f} GB free for {folder}", cure)
+
+
+def _model_files() -> Iterator[Check]:
+    from mm35local.models.faults import find_faults
+    from mm35local.models.geometry import from_header
+    from mm35local.models.gguf_header import read_header
+
+    files = sorted(paths.models_dir().glob("*.gguf"))
+    if not files:
+        yield Check("models", Status.WARN, f"no model in {paths.models_dir()}", "mm35 pull smollm2-135m")
+    for path in files:
+        try:
+            header = read_header(path)
+            from_header(header)
+        except ModelFileError as error:
+            yield Check("model", Status.FAIL, str(error), error.hint)
+            continue
+        faults = find_faults(header)
+        yield Check("model", Status.OK, path.name) if not faults else _faulty(path, [str(fault) for fault in faults])
+
+
+def _faulty(path: Path, faults: list[str]) -> Check:
+    return Check("model", Status.WARN, f"{path.name}: {'; '.join(faults)}", "none needed, or a newer file")
+
+
+def _port() -> Iterator[Check]:
+    wish = settings()
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((wish.host, wish.port))
+        except OSError as error:
+            cure = "if that is not a server of yours: mm35 serve --port OTHER"
+            yield Check("port", Status.WARN, f"{wish.host}:{wish.port}: {error.strerror}", cure)
+        else:
+            yield Check("port", Status.OK, f"{wish.host}:{wish.port} is free")
+
+
+def _file_limit() -> Iterator[Check]:
+    soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= _GOOD_NUM_FILES:
+        yield Check("files", Status.OK, f"{soft} open files allowed")
+    else:
+        yield Check("files", Status.WARN, f"only {soft} open files allowed", f"ulimit -n {_GOOD_NUM_FILES}")
+
+
+def _hub() -> Iterator[Check]:
+    import httpx
+    from huggingface_hub import constants, get_token
+
+    token = "a token is set" if get_token() else "no token: only public models"
+    try:
+        httpx.head(constants.ENDPOINT, timeout=_HUB_SECONDS, follow_redirects=True)
+    except httpx.HTTPError as error:
+        cure = "files that are here work offline; check the network and proxy to fetch others"
+        yield Check("hub", Status.WARN, f"cannot be reached ({type(error).__name__}); {token}", cure)
+    else:
+        yield Check("hub", Status.OK, f"can be reached; {token}")
+
+
+def _print(checks: list[Check]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+
+    console = Console(highlight=False)
+    colours = {Status.OK: "green", Status.WARN: "yellow", Status.FAIL: "bold red"}
+    for check in checks:
+        mark = f"[{colours[check.status]}]{check.status:<4}[/]"
+        console.print(f"{mark}  {check.name:<7} {escape(check.found)}", soft_wrap=True)
+        if check.cure:
+            console.print(f"              [dim]{escape(check.cure)}[/]", soft_wrap=True)
