@@ -56,7 +56,7 @@ class _Page(App[None]):
         return [str(widget.render()) for widget in self.query("MarkdownView *").results(Static)]
 
 
-# Explicit examples only: Textual's own append may lay out "[\u2028```[```" in pieces otherwise than whole (the text is kept).
+# Explicit only: Textual may lay out "[\u2028```[```" in pieces otherwise than whole (the text is kept).
 @settings(phases=[Phase.explicit], deadline=None)
 @given(HOSTILE, st.booleans())
 @example(["|a|b|\n|-|-|\n|c|d|\n\n", "> quoted\n\n", "The end.\n"], True)
