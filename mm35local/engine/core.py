@@ -187,7 +187,9 @@ class EngineCore:
             self._finish(request, FinishReason.STOP)
             return
         request.tokens.append(token_id)
-        self._events.append(Tokens(request.request_id, (token_id,)))
+        wants_logprobs = request.params.num_logprobs is not None
+        logprobs = self._backend.take_logprobs(request.request_id) if wants_logprobs else ()
+        self._events.append(Tokens(request.request_id, (token_id,), logprobs))
         if len(request.tokens) >= request.max_total:
             self._finish(request, FinishReason.LENGTH)
 
