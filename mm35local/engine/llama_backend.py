@@ -98,7 +98,7 @@ class LlamaBackend:
         if sampler is not None:
             sampler.close()
 
-    def compute(self, chunks: Sequence[Chunk]) -> list[int | None]:
+    def compute(self, chunks: Sequence[Chunk]) -> list[tuple[int, ...]]:
         self._batch.clear()
         rows = [
             self._batch.add(chunk.slot, chunk.start, chunk.token_ids, wants_logits=chunk.wants_token)
@@ -110,7 +110,7 @@ class LlamaBackend:
             raise DecodeFailed(code)
         self._mask(chunks, rows)
         return [
-            self._sample(chunk.request_id, row) if chunk.wants_token else None
+            (self._sample(chunk.request_id, row),) if chunk.wants_token else ()
             for chunk, row in zip(chunks, rows, strict=True)
         ]
 
