@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 TOLERANCE = 0.05
 _MIB = 1 << 20
+_MAPPED = "CPU_Mapped"
 _ROUNDING_BYTES = _MIB // 50
 """llama.cpp logs sizes to 0.01 MiB."""
 
@@ -28,8 +30,8 @@ class Measured:
     def __str__(self) -> str:
         share = self.allocated_bytes / self.planned_bytes - 1 if self.planned_bytes else 0.0
         return (
-            f"{'WARNING: ' if self.is_off else ''}memory: {self.kind} buffers take {self.allocated_bytes / _MIB:.2f} MiB, "
-            f"planned {self.planned_bytes / _MIB:.2f} ({share:+.1%})"
+            f"{'WARNING: ' if self.is_off else ''}memory: {self.kind} buffers take "
+            f"{self.allocated_bytes / _MIB:.2f} MiB, planned {self.planned_bytes / _MIB:.2f} ({share:+.1%})"
         )
 
 
@@ -42,12 +44,22 @@ def compare(planned: Sequence[tuple[str, int]], buffers: Sequence[tuple[str, str
     devices = {device for device, _, _ in buffers}
     cards = {device for device in devices if not _is_host(device)}
     counted = cards or devices
-    return [
-        Measured(kind, num_bytes, sum(size for device, each, size in buffers if each == kind and device in counted))
-        for kind, num_bytes in planned
-    ]
+    measured = []
+    for kind, num_bytes in planned:
+        sizes: Counter[str] = Counter()
+        for device, each, size in buffers:
+            if each == kind and device in counted:
+                sizes[device] += size
+        measured.append(Measured(kind, num_bytes, _allocated(sizes)))
+    return measured
+
+
+def _allocated(sizes: Mapping[str, int]) -> int:
+    """Of a mapped file and its copies in the CPU's own layout the larger: its pages are given back."""
+    copies = sum(size for device, size in sizes.items() if device != _MAPPED)
+    return max(sizes.get(_MAPPED, 0), copies)
 
 
 def _is_host(device: str) -> bool:
-    """CPU, CPU_Mapped, CPU_REPACK, and the cards' pinned memory (CUDA_Host)."""
-    return device.startswith("CPU") or device.endswith("_Host")
+    """CPU, CPU_Mapped, CPU_REPACK, AMX, and the cards' pinned memory (CUDA_Host)."""
+    return device.startswith(("CPU", "AMX")) or device.endswith("_Host")
