@@ -47,6 +47,8 @@ class Settings(BaseSettings):
     """How several GPUs share the model; None takes the fastest that fits."""
     flash_attention: bool = True
     """Off only to look for a fault: needs far more memory, and KV must be f16."""
+    rpc: str = ""
+    """`mm35 rpc-worker`s that lend their devices, as HOST:PORT with commas between them."""
     gpu: bool | None = None
     """True or False force the place of the weights; None decides by free memory."""
 

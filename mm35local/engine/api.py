@@ -41,6 +41,8 @@ class EngineConfig:
     """Each GPU's part, in PCI order; empty leaves it to llama.cpp."""
     main_gpu: int = 0
     """The GPU that holds all with split none."""
+    rpc: tuple[str, ...] = ()
+    """host:port of `mm35 rpc-worker`s, whose devices count after the GPUs of this machine."""
     overrides: tuple[tuple[str, float | str], ...] = ()
     """Keys of the file's header that are read as if they held these values."""
     planned: tuple[tuple[str, int], ...] = ()

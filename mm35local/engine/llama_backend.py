@@ -149,7 +149,9 @@ class LlamaBackend:
 
 
 def _placing(config: EngineConfig) -> Placing:
-    return Placing(config.n_gpu_layers, config.split, config.tensor_split, config.main_gpu, config.overrides)
+    return Placing(
+        config.n_gpu_layers, config.split, config.tensor_split, config.main_gpu, config.overrides, config.rpc
+    )
 
 
 def _open_context(library: Library, model: Model, config: EngineConfig) -> Context:
