@@ -7,13 +7,13 @@ request is rejected, cancelled, or the worker dies.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
 from mm35local.errors import Mm35Error
-from mm35local.types import FinishReason, Prompt, SamplingParams, TokenLogprobs, Usage
+from mm35local.types import FinishReason, ImageGrid, Prompt, SamplingParams, TokenLogprobs, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,10 @@ class EngineConfig:
     """The GPU that holds all with split none."""
     rpc: tuple[str, ...] = ()
     """host:port of `mm35 rpc-worker`s, whose devices count after the GPUs of this machine."""
+    mmproj_path: Path | None = None
+    """The file of the vision tower; None: the model sees no images."""
+    image_grid: ImageGrid = field(default_factory=ImageGrid)
+    """How that tower cuts images up."""
     overrides: tuple[tuple[str, float | str], ...] = ()
     """Keys of the file's header that are read as if they held these values."""
     planned: tuple[tuple[str, int], ...] = ()
