@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+MAX_LOGPROBS = 20
+"""How many of the likeliest tokens may come with each token."""
+
 
 class FinishReason(StrEnum):
     """Why a generation ended without an error."""
@@ -49,6 +52,10 @@ class SamplingParams:
     """For benchmarks: end-of-generation tokens do not stop."""
     grammar: Grammar | None = None
     """None: every token may come."""
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    """(id, what is added to its logit), before everything else, greedy choice included."""
+    num_logprobs: int | None = None
+    """None: no log-probabilities. Else each token comes with its own and those of so many of the likeliest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +63,18 @@ class Prompt:
     """What the engine continues. Ids are the model's own; the engine never sees text."""
 
     token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprobs:
+    """How likely a token was: natural logarithms, by the model's logits alone and what its grammar let come.
+
+    Penalties, biases and the temperature are the sampler's business and do not show here.
+    """
+
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+    """(id, logprob) of the likeliest tokens, best first; fewer where a grammar let fewer come."""
 
 
 @dataclass(frozen=True, slots=True)

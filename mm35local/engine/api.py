@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from mm35local.errors import Mm35Error
-from mm35local.types import FinishReason, Prompt, SamplingParams, Usage
+from mm35local.types import FinishReason, Prompt, SamplingParams, TokenLogprobs, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +150,8 @@ class Tokens:
 
     request_id: int
     token_ids: tuple[int, ...]
+    logprobs: tuple[TokenLogprobs, ...] = ()
+    """One a token where `num_logprobs` asks for them, else none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from mm35local.types import SamplingParams
+from mm35local.types import SamplingParams, TokenLogprobs
 
 NO_CELLS = 1
 """DecodeFailed.code: no free KV cells for the step; nothing was computed."""
@@ -64,6 +64,10 @@ class Backend(Protocol):
         Raises DecodeFailed; then the cells of the chunks' slots beyond `start` are undefined until trimmed. A
         GrammarFailed is one of them: computed alone, only its own chunk fails again.
         """
+        ...
+
+    def take_logprobs(self, request_id: int) -> tuple[TokenLogprobs, ...]:
+        """Those of the tokens sampled for it since last asked, in order; none unless its `num_logprobs` is set."""
         ...
 
     def trim(self, slot: int, num_tokens: int) -> int:

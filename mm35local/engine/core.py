@@ -14,7 +14,7 @@ from mm35local.engine.prefix_cache import PrefixCache
 from mm35local.engine.request import Request, accept
 from mm35local.engine.scheduler import can_admit, schedule
 from mm35local.errors import DecodeFailed, EngineOverloaded, Mm35Error, RequestError
-from mm35local.types import FinishReason
+from mm35local.types import FinishReason, TokenLogprobs
 
 
 class EngineCore:
@@ -191,9 +191,12 @@ class EngineCore:
             assert request.slot is not None, "it is running"
             request.num_computed = self._backend.trim(request.slot, request.num_computed)
         if answer:
-            self._events.append(Tokens(request.request_id, answer))
+            self._events.append(Tokens(request.request_id, answer, self._logprobs(request)[: len(answer)]))
         if reason is not None:
             self._finish(request, reason)
+
+    def _logprobs(self, request: Request) -> tuple[TokenLogprobs, ...]:
+        return () if request.params.num_logprobs is None else self._backend.take_logprobs(request.request_id)
 
     def _cut(self, request: Request, sampled: tuple[int, ...]) -> tuple[tuple[int, ...], FinishReason | None]:
         """Those before the end of the answer, and why it ends there; None if it goes on."""

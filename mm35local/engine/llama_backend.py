@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from mm35local.engine.api import EngineConfig
 from mm35local.engine.backend import Chunk
+from mm35local.engine.logprobs import LogprobsReader
 from mm35local.engine.threads import default_threads
 from mm35local.errors import DecodeFailed, LoadFailed
 from mm35local.native.batch import Batch
@@ -19,7 +20,7 @@ from mm35local.native.context import CellFormat, Context
 from mm35local.native.library import Library
 from mm35local.native.model import Model, Placing
 from mm35local.native.sampler import Sampler
-from mm35local.types import SamplingParams
+from mm35local.types import SamplingParams, TokenLogprobs
 
 if TYPE_CHECKING:
     from mm35local.engine.constraint import Constraint, ConstraintCompiler
@@ -53,6 +54,7 @@ class LlamaBackend:
         self._samplers: dict[int, Sampler] = {}
         self._compiler: ConstraintCompiler | None = None
         self._constraints: dict[int, Constraint] = {}
+        self._logprobs: dict[int, LogprobsReader] = {}
         self._prefilling: tuple[int, ...] = ()
         self._context.set_abort_callback(lambda: any(map(is_cancelled, self._prefilling)))
 
@@ -77,6 +79,8 @@ class LlamaBackend:
         if params.grammar is not None:
             self._constraints[request_id] = self._constraint_compiler().compile(params.grammar)
         self._samplers[request_id] = Sampler(params, n_vocab=self.n_vocab, n_ctx=self._n_ctx, prompt=prompt)
+        if params.num_logprobs is not None:
+            self._logprobs[request_id] = LogprobsReader(params.num_logprobs)
 
     def _constraint_compiler(self) -> ConstraintCompiler:
         """llguidance is loaded when somebody asks for a grammar, which many servers never see."""
@@ -89,6 +93,7 @@ class LlamaBackend:
 
     def close(self, request_id: int) -> None:
         self._constraints.pop(request_id, None)
+        self._logprobs.pop(request_id, None)
         sampler = self._samplers.pop(request_id, None)
         if sampler is not None:
             sampler.close()
@@ -118,10 +123,16 @@ class LlamaBackend:
 
     def _sample(self, request_id: int, row: int) -> int:
         token_id = self._samplers[request_id].sample(self._context, row)
+        if (logprobs := self._logprobs.get(request_id)) is not None:
+            logprobs.read(self._context.logits(row), token_id)
         constraint = self._constraints.get(request_id)
         if constraint is not None:
             constraint.feed(token_id)
         return token_id
+
+    def take_logprobs(self, request_id: int) -> tuple[TokenLogprobs, ...]:
+        reader = self._logprobs.get(request_id)
+        return reader.take() if reader else ()
 
     def trim(self, slot: int, num_tokens: int) -> int:
         if self._context.seq_rm(slot, num_tokens):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mm35local.engine.api import Submit
 from mm35local.errors import ContextLengthExceeded, RequestError
-from mm35local.types import SamplingParams, Usage
+from mm35local.types import MAX_LOGPROBS, SamplingParams, Usage
 
 
 @dataclass(slots=True, eq=False)
@@ -55,6 +55,7 @@ def accept(command: Submit, *, arrival: int, n_ctx: int, n_vocab: int) -> Reques
             f"token id {strange} is not in the vocabulary of {n_vocab}", "messages", "invalid_token", "re-tokenize"
         )
     _check_params(params)
+    _check_bias(params, n_vocab)
     if params.ignore_eos and params.grammar is not None:
         raise RequestError("ignore_eos cannot go with a grammar, which says where the answer ends", "ignore_eos")
     if len(tokens) + (params.max_tokens or 1) > n_ctx:
@@ -73,8 +74,19 @@ def _check_params(params: SamplingParams) -> None:
         ("presence_penalty", params.presence_penalty, -100.0, 100.0),
         ("frequency_penalty", params.frequency_penalty, -100.0, 100.0),
         ("repetition_penalty", params.repetition_penalty, 0.01, 100.0),
+        ("num_logprobs", params.num_logprobs or 0, 0, MAX_LOGPROBS),
         ("max_tokens", 1 if params.max_tokens is None else params.max_tokens, 1, 1 << 30),
     )
     for field, value, low, high in limits:
         if not (math.isfinite(value) and low <= value <= high):
             raise RequestError(f"{field} is {value}: expected {low} to {high}", field, "out_of_range")
+
+
+def _check_bias(params: SamplingParams, n_vocab: int) -> None:
+    for token_id, bias in params.logit_bias:
+        if not (0 <= token_id < n_vocab and math.isfinite(bias)):
+            raise RequestError(
+                f"logit_bias of token {token_id} is {bias}: expected a finite number for an id below {n_vocab}",
+                "logit_bias",
+                "out_of_range",
+            )
