@@ -1,10 +1,10 @@
 """Which sequences hold which KV cells. Sequences that were forked share the cells of their common beginning.
 
-    root ── 0..1499 ──┬── 1500..1620  sequence 0        1,500 + 120 + 40 cells for 3,160 positions
-                      └── 1500..1540  sequence 3
+    root ── 0..1500 ──┬── 1500..1620  sequence 0        1,500 + 120 + 40 cells for 3,160 positions
+                     └── 1500..1540  sequence 3
 
-A node is a run of cells; a sequence is the node its last cell is in. Invariant: `num_users` of a node counts its children
-and the sequences that end in it; a node without users does not exist; `num_used` is the sum of all nodes' cells.
+A node is a run of cells; a sequence is the node its last cell is in. Invariant: `num_users` of a node counts its
+children and the sequences that end in it; a node without users does not exist; `num_used` is what all nodes hold.
 """
 
 from __future__ import annotations

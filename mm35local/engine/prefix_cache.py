@@ -1,7 +1,7 @@
 """The tokens of every sequence in the KV cells, running or ended, and which of them give way.
 
-A new prompt goes on from the sequence that shares the longest beginning with it, compared token by token: it takes the
-sequence over if all of it is shared and nobody runs it, else it forks it, which costs no cells. Invariant: a sequence is
+A new prompt goes on from the sequence that shares the longest beginning with it, compared token by token: it takes
+over one that is shared to its end and that nobody runs, else it forks, which costs no cells. Invariant: a sequence is
 free, idle, or held by exactly one running request. Books only: `kv_pool` does the same to the backend.
 """
 
@@ -82,8 +82,10 @@ class PrefixCache:
         """
         wanted = tokens[:-1]
         best = max(
-            ((num_common(record.known, wanted), self._can_take_over(record, wanted), record.last_used, sequence)
-             for sequence, record in self._records.items()),
+            (
+                (num_common(record.known, wanted), self._can_take_over(record, wanted), record.last_used, sequence)
+                for sequence, record in self._records.items()
+            ),
             default=(0, False, 0, -1),
         )
         return Hit(best[3], best[0]) if best[0] else Hit(None, 0)
@@ -147,7 +149,9 @@ class PrefixCache:
     def victim(self, *, spared: Iterable[int] = ()) -> int | None:
         """The idle sequence to give up next; first those that have cells of their own."""
         idle = [s for s, record in self._records.items() if not record.is_running and s not in set(spared)]
-        return max(idle, key=lambda sequence: (self.cells.num_own(sequence) > 0, self._staleness(sequence)), default=None)
+        return max(
+            idle, key=lambda sequence: (self.cells.num_own(sequence) > 0, self._staleness(sequence)), default=None
+        )
 
     def _staleness(self, sequence: int) -> float:
         """Its age, divided by what one of its own tokens would cost to compute again."""
