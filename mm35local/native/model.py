@@ -12,7 +12,7 @@ from llama_cpp import llama_cpp
 
 from mm35local.errors import LoadFailed
 from mm35local.native.devices import devices
-from mm35local.native.library import Library
+from mm35local.native.library import Library, computes_with_amx
 
 ProgressCallback = Callable[[float], bool]
 """Gets 0..1 while the weights are read; False stops the load."""
@@ -136,6 +136,8 @@ class Model:
 def _model_params(placing: Placing) -> tuple[llama_cpp.llama_model_params, Sequence[object]]:
     """llama.cpp's parameters, and what must live until the model is loaded."""
     params = llama_cpp.llama_model_default_params()
+    # Where a virtual machine shows AMX, its first tile instruction may end the process; repacked weights come with it.
+    params.use_extra_bufts = not computes_with_amx()
     params.n_gpu_layers = placing.n_gpu_layers
     params.split_mode = _SPLIT_MODES[placing.split]
     params.main_gpu = placing.main_gpu
