@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from textual.message import Message
 
 from mm35local.tui.connection import Link
 from mm35local.tui.reply import Reply
+
+TurnAct = Literal[
+    "previous",
+    "next",
+    "older",
+    "newer",
+    "edit",
+    "again",
+    "copy",
+    "copy_code",
+    "page",
+    "view",
+    "fork",
+    "thinking",
+    "leave",
+]
 
 
 @dataclass
@@ -27,3 +44,11 @@ class AnswerEnded(Message):
     """The answer is complete, stopped or failed; `reply.state` says which."""
 
     reply: Reply
+
+
+@dataclass
+class TurnAsked(Message):
+    """A key was pressed on a message of the conversation."""
+
+    message_id: int
+    act: TurnAct

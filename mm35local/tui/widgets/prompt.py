@@ -57,6 +57,11 @@ class Prompt(TextArea):
         self._recalled = -1
         self.text = ""
 
+    def write(self, text: str) -> None:
+        """Put a text there, with the cursor at its end."""
+        self.text = text
+        self.move_cursor(self.document.end)
+
     def action_newline(self) -> None:
         self.replace("\n", *self.selection, maintain_selection_offset=False)
 
