@@ -16,7 +16,7 @@ from mm35local.errors import GIB, CheckpointError, ConversionError, UsageError
 from mm35local.native import quant
 from quantize.checkpoint import Layout, open_checkpoint
 from quantize.decoder import Decoder, collect_decoder
-from quantize.gguf_file import GgufFile, GgufLayout, TensorSpec, lay_out
+from quantize.gguf_file import GgufFile, GgufLayout, TensorSpec, lay_out, make_folder
 from quantize.hyperparameters import Hyperparameters, read_hyperparameters
 from quantize.metadata import Metadata, common_metadata, quant_metadata, read_chat_template
 from quantize.model_card import read_model_card
@@ -124,10 +124,10 @@ def convert(
     for warning in plan.warnings:
         if on_warning:
             on_warning(warning)
-    _check_existing(plan, force)
-    _make_folder(out_dir)
+    check_existing([output.path for output in plan.outputs], force)
+    make_folder(out_dir)
     check_space(out_dir, plan.num_bytes)
-    _run(plan, num_threads or _num_cpus(), on_progress or (lambda done, total: None))
+    _run(plan, num_threads or num_cpus(), on_progress or (lambda done, total: None))
     return ConvertResult(
         tuple(ConvertedFile(output.quant, output.path, output.num_bytes) for output in plan.outputs),
         len(plan.decoder.tensors),
@@ -138,23 +138,16 @@ def convert(
     )
 
 
-def _num_cpus() -> int:
+def num_cpus() -> int:
+    """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _check_existing(plan: ConversionPlan, force: bool) -> None:
-    existing = [output.path for output in plan.outputs if output.path.exists()]
+def check_existing(paths: Sequence[Path], force: bool) -> None:
+    """Raises UsageError if one of `paths` is there and may not be replaced."""
+    existing = [path for path in paths if path.exists()]
     if existing and not force:
         raise UsageError(f"{existing[0]} exists already", "add --force to replace it, or choose another folder with -o")
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConversionError(
-            f"cannot make the folder {folder}: {error.strerror or error}", "choose another with -o"
-        ) from error
 
 
 def check_space(folder: Path, needed_bytes: int) -> None:
@@ -167,17 +160,23 @@ def check_space(folder: Path, needed_bytes: int) -> None:
         )
 
 
-def _run(plan: ConversionPlan, num_threads: int, on_progress: Callable[[int, int], None]) -> None:
-    total_bytes, done_bytes = plan.decoder.source_bytes, 0
+def counter(total_bytes: int, on_progress: Callable[[int, int], None]) -> Callable[[int], None]:
+    """Adds up what it is called with and tells `on_progress` the sum so far."""
+    done_bytes = 0
 
     def on_bytes(num_bytes: int) -> None:
         nonlocal done_bytes
         done_bytes += num_bytes
         on_progress(done_bytes, total_bytes)
 
+    return on_bytes
+
+
+def _run(plan: ConversionPlan, num_threads: int, on_progress: Callable[[int, int], None]) -> None:
+    count = counter(plan.decoder.source_bytes, on_progress)
     with ExitStack() as stack:
         files = [stack.enter_context(GgufFile(output.path, output.layout)) for output in plan.outputs]
         outputs = [Output(file, output.types) for file, output in zip(files, plan.outputs, strict=True)]
-        stream_rows(plan.decoder, outputs, num_threads, on_bytes)
+        stream_rows(plan.decoder, outputs, num_threads, count)
         for file in files:
             file.commit()

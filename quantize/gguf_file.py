@@ -184,6 +184,16 @@ class GgufFile:
         )
 
 
+def make_folder(folder: Path) -> None:
+    """`folder` and its parents, where they are not there yet. Raises ConversionError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConversionError(
+            f"cannot make the folder {folder}: {error.strerror or error}", "choose another with -o"
+        ) from error
+
+
 def _sync_folder(folder: Path) -> None:
     fd = os.open(folder, os.O_RDONLY)
     try:

@@ -21,7 +21,13 @@ def quantize(
     checkpoint: Annotated[
         Path, typer.Argument(metavar="CHECKPOINT", help="Folder with the weights, HF or native layout.")
     ],
-    to: Annotated[list[str], typer.Option("--to", metavar="QUANT", help="Q4_K_M, Q5_K_M, Q8_0, ...; may be repeated.")],
+    to: Annotated[
+        list[str] | None, typer.Option("--to", metavar="QUANT", help="Q4_K_M, Q5_K_M, Q8_0, ...; may be repeated.")
+    ] = None,
+    mmproj: Annotated[
+        str | None,
+        typer.Option("--mmproj", metavar="TYPE", help="Also the vision part, for images: f16, q8_0 or bf16."),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", metavar="DIR", help="Output folder; default: where mm35 looks for models."),
@@ -33,24 +39,40 @@ def quantize(
     """Convert a checkpoint to GGUF: one read of the source for every quant asked for."""
     from mm35local import paths
     from quantize.convert import convert
+    from quantize.vision import write_mmproj
 
-    with byte_progress("converting") as progress:
-        result = convert(
-            checkpoint,
-            out or paths.models_dir(),
-            to,
-            force=force,
-            num_threads=threads or 0,
-            on_progress=progress,
-            on_warning=lambda text: print(f"warning: {text}", file=sys.stderr),
-        )
+    folder, num_skipped = out or paths.models_dir(), 0
+    files: list[dict[str, str | int]] = []
+    if mmproj:
+        with byte_progress("converting the vision part") as progress:
+            path = write_mmproj(checkpoint, folder, mmproj, force=force, num_threads=threads or 0, on_progress=progress)
+        files.append({"path": str(path), "quant": mmproj.upper(), "bytes": path.stat().st_size})
+    if to or not mmproj:
+        with byte_progress("converting") as progress:
+            result = convert(
+                checkpoint,
+                folder,
+                to or [],
+                force=force,
+                num_threads=threads or 0,
+                on_progress=progress,
+                on_warning=lambda text: print(f"warning: {text}", file=sys.stderr),
+            )
+        num_skipped = result.num_skipped
+        files += [{"path": str(file.path), "quant": file.quant, "bytes": file.num_bytes} for file in result.files]
     if as_json:
-        files = [{"path": str(file.path), "quant": file.quant, "bytes": file.num_bytes} for file in result.files]
         print(json.dumps(files, indent=2))
         return
+    _print(files)
+    if num_skipped and not mmproj:
+        print(
+            f"text only: {num_skipped} tensors of the vision tower were left out; --mmproj f16 converts them",
+            file=sys.stderr,
+        )
+
+
+def _print(files: list[dict[str, str | int]]) -> None:
     from rich.filesize import decimal
 
-    for file in result.files:
-        print(f"{file.path}  {decimal(file.num_bytes)}")
-    if result.num_skipped:
-        print(f"text only: {result.num_skipped} tensors of the vision tower were left out", file=sys.stderr)
+    for file in files:
+        print(f"{file['path']}  {decimal(int(file['bytes']))}")

@@ -1,4 +1,4 @@
-"""The door between deciding and computing: one planned step in, one sampled token per finished chunk out.
+"""The door between deciding and computing: one planned step in, the tokens that follow each finished chunk out.
 
 Two things stand behind it: llama.cpp (`llama_backend`) and the deterministic fake of the tests.
 """
@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from mm35local.types import SamplingParams
+from mm35local.engine.images import PlacedImage
+from mm35local.types import ImageGrid, SamplingParams, TokenLogprobs
 
 NO_CELLS = 1
 """DecodeFailed.code: no free KV cells for the step; nothing was computed."""
@@ -27,6 +28,12 @@ class Chunk:
     token_ids: Sequence[int]
     wants_token: bool
     """The chunk reaches the end of what is known: sample what follows."""
+    drafts: tuple[int, ...] = ()
+    """Guesses of what follows, computed behind `token_ids` in the same step; only with `wants_token`."""
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.token_ids) + len(self.drafts)
 
 
 class Backend(Protocol):
@@ -39,7 +46,14 @@ class Backend(Protocol):
         """Does this id end a generation?"""
         ...
 
-    def open(self, request_id: int, params: SamplingParams, prompt: Sequence[int]) -> None:
+    @property
+    def image_grid(self) -> ImageGrid | None:
+        """What images must fit; None where the model sees none."""
+        ...
+
+    def open(
+        self, request_id: int, params: SamplingParams, prompt: Sequence[int], images: Sequence[PlacedImage] = ()
+    ) -> None:
         """Prepare to sample for a request; what it draws depends on nothing but these and its own tokens.
 
         Raises RequestError if its grammar cannot be compiled.
@@ -50,12 +64,18 @@ class Backend(Protocol):
         """Forget a request; unknown ids are ignored."""
         ...
 
-    def compute(self, chunks: Sequence[Chunk]) -> list[int | None]:
-        """One step: for each chunk the sampled token, None where none was wanted.
+    def compute(self, chunks: Sequence[Chunk]) -> list[tuple[int, ...]]:
+        """One step: for each chunk the sampled tokens, () where none was wanted.
 
+        With n drafts that is 1..n + 1 tokens: the drafts that sampling confirmed, then the first other one. The cells
+        of all drafts are in the slot afterwards; the caller trims those that were not confirmed.
         Raises DecodeFailed; then the cells of the chunks' slots beyond `start` are undefined until trimmed. A
         GrammarFailed is one of them: computed alone, only its own chunk fails again.
         """
+        ...
+
+    def take_logprobs(self, request_id: int) -> tuple[TokenLogprobs, ...]:
+        """Those of the tokens sampled for it since last asked, in order; none unless its `num_logprobs` is set."""
         ...
 
     def trim(self, slot: int, num_tokens: int) -> int:

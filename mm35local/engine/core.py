@@ -10,11 +10,12 @@ from collections.abc import Sequence
 
 from mm35local.engine.api import Cancel, Failed, Finished, Progress, RequestEvent, Started, Submit, Tokens
 from mm35local.engine.backend import ABORTED, NO_CELLS, Backend, Chunk
+from mm35local.engine.images import whole_images
 from mm35local.engine.prefix_cache import PrefixCache
 from mm35local.engine.request import Request, accept
 from mm35local.engine.scheduler import can_admit, schedule
 from mm35local.errors import DecodeFailed, EngineOverloaded, Mm35Error, RequestError
-from mm35local.types import FinishReason
+from mm35local.types import FinishReason, TokenLogprobs
 
 
 class EngineCore:
@@ -44,7 +45,13 @@ class EngineCore:
         """Start or queue a request; a hopeless or surplus one gets its Failed."""
         self._num_arrived += 1
         try:
-            request = accept(command, arrival=self._num_arrived, n_ctx=self._n_ctx, n_vocab=self._backend.n_vocab)
+            request = accept(
+                command,
+                arrival=self._num_arrived,
+                n_ctx=self._n_ctx,
+                n_vocab=self._backend.n_vocab,
+                grid=self._backend.image_grid,
+            )
             self._enqueue(request)
         except (RequestError, EngineOverloaded) as error:
             self._events.append(Failed(command.request_id, error))
@@ -93,7 +100,7 @@ class EngineCore:
     def _start(self, request: Request) -> None:
         slot, num_common = self._cache.take(request.tokens)
         request.slot = slot
-        request.num_computed = self._backend.trim(slot, num_common)
+        request.num_computed = self._backend.trim(slot, whole_images(num_common, request.images))
         self._running[request.request_id] = request
         if not request.is_started:
             request.is_started = True
@@ -102,7 +109,7 @@ class EngineCore:
 
     def _open(self, request: Request) -> None:
         try:
-            self._backend.open(request.request_id, request.params, request.tokens)
+            self._backend.open(request.request_id, request.params, request.tokens, request.images)
         except RequestError as error:
             self._close(request)
             self._events.append(Failed(request.request_id, error))
@@ -133,14 +140,14 @@ class EngineCore:
 
     def _compute(self, chunks: Sequence[Chunk]) -> None:
         while chunks:
-            self._evict_for(sum(len(chunk.token_ids) for chunk in chunks))
+            self._evict_for(sum(chunk.num_rows for chunk in chunks))
             try:
                 sampled = self._backend.compute(chunks)
             except DecodeFailed as error:
                 chunks = self._recover(chunks, error)
                 continue
-            for chunk, token_id in zip(chunks, sampled, strict=True):
-                self._book(chunk, token_id)
+            for chunk, token_ids in zip(chunks, sampled, strict=True):
+                self._book(chunk, token_ids)
             return
 
     def _recover(self, chunks: Sequence[Chunk], error: DecodeFailed) -> Sequence[Chunk]:
@@ -174,22 +181,37 @@ class EngineCore:
 
     # --- booking ---
 
-    def _book(self, chunk: Chunk, token_id: int | None) -> None:
+    def _book(self, chunk: Chunk, sampled: tuple[int, ...]) -> None:
         request = self._running[chunk.request_id]
         request.num_computed = chunk.start + len(chunk.token_ids)
-        if token_id is not None:
-            self._append(request, token_id)
+        if sampled:
+            self._append(request, chunk, sampled)
         elif request.num_wanted > 1 and not request.num_generated:
             self._events.append(Progress(request.request_id, request.num_computed, request.num_prompt_tokens))
 
-    def _append(self, request: Request, token_id: int) -> None:
-        if self._backend.is_eog(token_id) and not request.params.ignore_eos:
-            self._finish(request, FinishReason.STOP)
-            return
-        request.tokens.append(token_id)
-        self._events.append(Tokens(request.request_id, (token_id,)))
-        if len(request.tokens) >= request.max_total:
-            self._finish(request, FinishReason.LENGTH)
+    def _append(self, request: Request, chunk: Chunk, sampled: tuple[int, ...]) -> None:
+        """The answer goes on with `sampled`, as far as it may; all but the last of them are computed already."""
+        answer, reason = self._cut(request, sampled)
+        request.num_computed += min(len(answer), len(sampled) - 1)
+        request.tokens += answer
+        if request.num_computed < chunk.start + chunk.num_rows:
+            assert request.slot is not None, "it is running"
+            request.num_computed = self._backend.trim(request.slot, request.num_computed)
+        if answer:
+            self._events.append(Tokens(request.request_id, answer, self._logprobs(request)[: len(answer)]))
+        if reason is not None:
+            self._finish(request, reason)
+
+    def _logprobs(self, request: Request) -> tuple[TokenLogprobs, ...]:
+        return () if request.params.num_logprobs is None else self._backend.take_logprobs(request.request_id)
+
+    def _cut(self, request: Request, sampled: tuple[int, ...]) -> tuple[tuple[int, ...], FinishReason | None]:
+        """Those before the end of the answer, and why it ends there; None if it goes on."""
+        room = request.max_total - len(request.tokens)
+        for num_before, token_id in enumerate(sampled[:room]):
+            if self._backend.is_eog(token_id) and not request.params.ignore_eos:
+                return sampled[:num_before], FinishReason.STOP
+        return sampled[:room], FinishReason.LENGTH if len(sampled) >= room else None
 
     def _finish(self, request: Request, reason: FinishReason) -> None:
         self._close(request)

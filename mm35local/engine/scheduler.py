@@ -37,7 +37,7 @@ def schedule(running: Collection[Request], *, n_batch: int, num_cells: int) -> S
     preempted: list[Request] = []
     while True:
         chunks = _hand_out(survivors, n_batch)
-        if len(survivors) <= 1 or sum(len(chunk.token_ids) for chunk in chunks) <= num_cells:
+        if len(survivors) <= 1 or sum(chunk.num_rows for chunk in chunks) <= num_cells:
             return Schedule(tuple(preempted), tuple(chunks))
         victim = survivors.pop()
         num_cells += victim.num_computed

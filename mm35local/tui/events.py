@@ -32,7 +32,7 @@ class ModelCard:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """One answer of `/health`. `progress` (0..1) counts while LOADING, `error` is set once FAILED."""
+    """One answer of `/health`. `progress` (0..1) and its rate count while LOADING, `error` is set once FAILED."""
 
     state: ServerState
     progress: float = 0.0

@@ -9,8 +9,9 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 
 from mm35local.engine.backend import NO_CELLS, Chunk
+from mm35local.engine.images import PlacedImage
 from mm35local.errors import DecodeFailed
-from mm35local.types import SamplingParams
+from mm35local.types import ImageGrid, SamplingParams, TokenLogprobs
 
 N_VOCAB = 64
 EOG = 0
@@ -54,6 +55,7 @@ class FakeBackend:
         self.cells: list[list[int]] = [[] for _ in range(num_slots)]
         self.opened: dict[int, SamplingParams] = {}
         self.num_drawn: dict[int, int] = {}
+        self.num_told: dict[int, int] = {}
         self.num_computed = 0
         self.steps: list[tuple[Chunk, ...]] = []
         self._capacity = capacity
@@ -70,7 +72,13 @@ class FakeBackend:
     def is_eog(self, token_id: int) -> bool:
         return token_id == EOG
 
-    def open(self, request_id: int, params: SamplingParams, prompt: Sequence[int]) -> None:
+    @property
+    def image_grid(self) -> ImageGrid | None:
+        return ImageGrid()
+
+    def open(
+        self, request_id: int, params: SamplingParams, prompt: Sequence[int], images: Sequence[PlacedImage] = ()
+    ) -> None:
         assert request_id not in self.opened, "a request is opened once"
         assert prompt, "a prompt is never empty"
         self.opened[request_id] = params
@@ -79,16 +87,22 @@ class FakeBackend:
     def close(self, request_id: int) -> None:
         self.opened.pop(request_id, None)
 
-    def compute(self, chunks: Sequence[Chunk]) -> list[int | None]:
-        assert 0 < sum(len(chunk.token_ids) for chunk in chunks) <= self._n_batch, "a step fits the batch"
+    def compute(self, chunks: Sequence[Chunk]) -> list[tuple[int, ...]]:
+        assert 0 < sum(chunk.num_rows for chunk in chunks) <= self._n_batch, "a step fits the batch"
         assert len({chunk.slot for chunk in chunks}) == len(chunks), "a slot has one request"
         for chunk in chunks:
             assert chunk.start == len(self.cells[chunk.slot]), "positions are contiguous"
-            self.cells[chunk.slot] += chunk.token_ids
+            self.cells[chunk.slot] += (*chunk.token_ids, *chunk.drafts)
         self._check(chunks)
         self.steps.append(tuple(chunks))
-        self.num_computed += sum(len(chunk.token_ids) for chunk in chunks)
-        return [self._draw(chunk) if chunk.wants_token else None for chunk in chunks]
+        self.num_computed += sum(chunk.num_rows for chunk in chunks)
+        return [self._draw(chunk) if chunk.wants_token else () for chunk in chunks]
+
+    def take_logprobs(self, request_id: int) -> tuple[TokenLogprobs, ...]:
+        """One for each token drawn since the last call: its number in the answer, negated."""
+        first, last = self.num_told.get(request_id, 0), self.num_drawn[request_id]
+        self.num_told[request_id] = last
+        return tuple(TokenLogprobs(-float(number)) for number in range(first, last))
 
     def trim(self, slot: int, num_tokens: int) -> int:
         assert num_tokens <= len(self.cells[slot]), "nobody keeps what was never computed"
@@ -110,7 +124,14 @@ class FakeBackend:
         if code:
             raise DecodeFailed(code)
 
-    def _draw(self, chunk: Chunk) -> int:
-        num_drawn = self.num_drawn[chunk.request_id]
-        self.num_drawn[chunk.request_id] = num_drawn + 1
-        return next_token(self.cells[chunk.slot], self.opened[chunk.request_id], num_drawn)
+    def _draw(self, chunk: Chunk) -> tuple[int, ...]:
+        """The drafts that come true, and one more."""
+        drawn: list[int] = []
+        for draft in (*chunk.drafts, None):
+            num_known = chunk.start + len(chunk.token_ids) + len(drawn)
+            num_drawn = self.num_drawn[chunk.request_id]
+            self.num_drawn[chunk.request_id] = num_drawn + 1
+            drawn.append(next_token(self.cells[chunk.slot][:num_known], self.opened[chunk.request_id], num_drawn))
+            if drawn[-1] != draft:
+                break
+        return tuple(drawn)
