@@ -84,7 +84,7 @@ class ConversationsScreen(ModalScreen[Conversation | None]):
         self._list.clear_options()
         self._list.add_options(options)
         first = next((place for place, option in enumerate(options) if not option.disabled), None)
-        kept = next((place for place, option in enumerate(options) if option.id == keep), first)
+        kept = next((place for place, option in enumerate(options) if keep and option.id == keep), first)
         self._list.highlighted = kept
         empty = self.query_one(".empty", Static)
         empty.display = not found
