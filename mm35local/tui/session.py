@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from mm35local.errors import HistoryError, Mm35Error
@@ -68,6 +68,18 @@ class ChatSession:
         self._history_error = error
         self._history = History(None)
         await self._history.open()
+
+    # --- how it is answered ---
+
+    @property
+    def options(self) -> ChatOptions:
+        return self._options
+
+    def change(self, **fields: str | float | Mapping[str, str] | None) -> int:
+        """Answer differently from now on; the tokens of the conversation whose prompt must be computed again for it."""
+        old, self._options = self._options, replace(self._options, **fields)  # type: ignore[arg-type]
+        is_same = (old.system, old.effort) == (self._options.system, self._options.effort)
+        return 0 if is_same else self.num_context_tokens
 
     # --- the conversation ---
 
@@ -264,6 +276,7 @@ class ChatSession:
             messages=(*system, *_alternating(self.messages)),
             effort=options.effort,
             temperature=options.temperature,
+            top_p=options.top_p,
             max_tokens=options.max_tokens,
         )
 

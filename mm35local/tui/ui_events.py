@@ -9,6 +9,7 @@ from textual.message import Message
 
 from mm35local.tui.connection import Link
 from mm35local.tui.reply import Reply
+from mm35local.tui.widgets.completions import Word
 
 TurnAct = Literal[
     "previous",
@@ -52,3 +53,30 @@ class TurnAsked(Message):
 
     message_id: int
     act: TurnAct
+
+
+@dataclass
+class Completing(Message):
+    """A word is being written that may be completed; None: no longer."""
+
+    word: Word | None
+
+
+@dataclass
+class Completed(Message):
+    """A completion was taken."""
+
+    word: Word
+    choice: str
+
+
+@dataclass
+class Pasted(Message):
+    """A text too long to stand in the prompt."""
+
+    text: str
+
+
+@dataclass
+class Detached(Message):
+    """The person takes off what was attached last."""

@@ -13,18 +13,15 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.widgets import Footer
 
-from mm35local.errors import Mm35Error
+from mm35local.tui.commands import parse
 from mm35local.tui.connection import Link, LinkState
 from mm35local.tui.records import Attachment
-from mm35local.tui.screens.chat_turns import ChatTurns
-from mm35local.tui.screens.conversations import ConversationsScreen
-from mm35local.tui.screens.help import HelpScreen
+from mm35local.tui.screens.chat_commands import ChatCommands
 from mm35local.tui.ui_events import AnswerEnded, LinkChanged, Submitted
-from mm35local.tui.widgets.prompt import Prompt
 from mm35local.tui.widgets.turn import Turn
 
 
-class ChatScreen(ChatTurns):
+class ChatScreen(ChatCommands):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "stop", "Stop", tooltip="Stop the answer and keep what came"),
         Binding("ctrl+n", "new", "New", tooltip="New conversation"),
@@ -34,6 +31,7 @@ class ChatScreen(ChatTurns):
         ),
         Binding("ctrl+t", "thinking", "Thinking", tooltip="Show or hide the thinking", show=False, priority=True),
         Binding("ctrl+y", "copy", "Copy", tooltip="Copy the last answer as Markdown"),
+        Binding("f3", "settings", "Settings", tooltip="Sampling, presets, colours"),
         Binding("f5", "retry", "Retry", tooltip="Look for the server now", show=False),
         Binding("pageup", "scroll(-1)", "Scroll up", show=False, priority=True),
         Binding("pagedown", "scroll(1)", "Scroll down", show=False, priority=True),
@@ -46,6 +44,7 @@ class ChatScreen(ChatTurns):
         yield self.transcript
         yield self.banner
         with Vertical(id="foot"):
+            yield self.prompt.completions
             yield self.pending
             yield self.prompt
             yield self.status
@@ -77,6 +76,10 @@ class ChatScreen(ChatTurns):
 
     @on(Submitted)
     async def _submitted(self, event: Submitted) -> None:
+        if command := parse(event.text):
+            self.prompt.accepted(event.text)
+            await self.run_command(*command)
+            return
         if self.connection.link.state in (LinkState.LOST, LinkState.FAILED):
             self.connection.wake()
         self.prompt.accepted(event.text)
@@ -102,7 +105,7 @@ class ChatScreen(ChatTurns):
         if answer is not None:
             await answer.finish()
             answer.tell_place(self.session.place(answer.message_id))
-        self.status.tell_reply(None, self.session.num_context_tokens)
+        self.tell_figures()
         self.refresh_bindings()
         if event.reply.error is not None:
             self.connection.wake()
@@ -130,29 +133,17 @@ class ChatScreen(ChatTurns):
     def action_select(self) -> None:
         self.transcript.select()
 
-    async def action_new(self) -> None:
-        if self.is_free():
-            self.session.start_over()
-            await self.show_conversation()
-
-    def action_resume(self, line: str = "") -> None:
-        if self.is_free():
-            self.run_worker(self._choose_conversation(line), group="resume", exclusive=True)
-
-    async def _choose_conversation(self, line: str) -> None:
-        try:
-            chosen = await self.app.push_screen_wait(ConversationsScreen(self.session.history, line))
-            if chosen is not None:
-                await self.session.resume(chosen)
-                await self.show_conversation()
-        except Mm35Error as error:
-            self.tell_error(error)
-
     def action_copy(self) -> None:
-        if text := self.session.last_answer:
-            self.copy(text, "The last answer")
-        else:
-            self.notify("No answer to copy yet.", timeout=2)
+        self.command_copy("")
+
+    async def action_new(self) -> None:
+        await self.command_new("")
+
+    def action_resume(self) -> None:
+        self.command_past("")
+
+    def action_settings(self) -> None:
+        self.command_settings("")
 
     def action_thinking(self) -> None:
         self.transcript.toggle_thinking()
@@ -167,11 +158,4 @@ class ChatScreen(ChatTurns):
         await self.transcript.show_earlier()
 
     def action_help(self) -> None:
-        groups = [
-            ("Chat", self.BINDINGS),
-            ("Prompt", Prompt.BINDINGS),
-            ("On a message", Turn.BINDINGS),
-            ("Past conversations", ConversationsScreen.BINDINGS),
-            ("Program", self.app.BINDINGS),
-        ]
-        self.app.push_screen(HelpScreen(groups))
+        self.command_help("")

@@ -7,6 +7,7 @@ from textual.worker import Worker
 
 from mm35local.errors import Mm35Error
 from mm35local.tui.connection import Connection
+from mm35local.tui.price import tokens_of
 from mm35local.tui.records import Message
 from mm35local.tui.reply import Reply
 from mm35local.tui.session import ChatSession
@@ -64,7 +65,12 @@ class ChatBase(Screen[None]):
     async def show_conversation(self) -> None:
         await self.transcript.show(self.session.messages)
         self.title_bar.tell_title(self.session.title)
+        self.tell_figures()
+
+    def tell_figures(self) -> None:
+        """What the conversation adds up to, once no answer comes."""
         self.status.tell_reply(None, self.session.num_context_tokens)
+        self.status.tell_spent(*tokens_of(self.session.messages))
 
     def tell_error(self, error: Mm35Error) -> None:
         self.notify(error.hint, title=error.message, severity="error", markup=False)

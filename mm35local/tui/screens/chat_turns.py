@@ -55,11 +55,11 @@ class ChatTurns(ChatBase):
             case "page" | "view":
                 view_text(self.app, message.content, is_edited=event.act == "view")
             case "edit":
-                self._edit(message)
+                self.edit(message)
             case "again":
                 await self.ask_again(message)
             case "fork":
-                await self._fork(message)
+                await self.fork(message)
             case _:
                 raise AssertionError(event.act)
 
@@ -86,7 +86,7 @@ class ChatTurns(ChatBase):
         await self.show_conversation()
         self.transcript.select(self.session.messages[place].id)
 
-    def _edit(self, message: Message) -> None:
+    def edit(self, message: Message) -> None:
         asked = self._question_of(message)
         if asked is not None and self.is_free():
             self.edited = asked
@@ -107,7 +107,7 @@ class ChatTurns(ChatBase):
             await self.begin(reply)
             self.prompt.focus()
 
-    async def _fork(self, message: Message) -> None:
+    async def fork(self, message: Message) -> None:
         if self.is_free():
             await self.session.fork(message.id)
             await self.show_conversation()

@@ -25,7 +25,7 @@ class RenameScreen(ModalScreen[str | None]):
         with Vertical(classes="window small") as window:
             window.border_title = "Rename"
             window.border_subtitle = "Enter renames · Esc goes back"
-            yield Input(self._title, compact=True)
+            yield Input(self._title, compact=True, select_on_focus=False)
 
     @on(Input.Submitted)
     def _renamed(self, event: Input.Submitted) -> None:

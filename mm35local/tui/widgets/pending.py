@@ -52,7 +52,7 @@ class Pending(Static):
             )
         lines += [Content.assemble(("+ ", "$text-accent"), _describe(item)) for item in self.attachments]
         if self.attachments:
-            lines[-1] = Content.assemble(lines[-1], ("  Ctrl+U takes it off", "$foreground 60%"))
+            lines[-1] = Content.assemble(lines[-1], ("  Backspace in an empty prompt takes it off", "$foreground 60%"))
         lines += [Content.styled(f"waits: {visible(question)}", "$foreground 60%") for question, _ in self.queue]
         self.update(Content("\n").join(line.truncate(200, ellipsis=True) for line in lines))
         self.display = bool(lines)
