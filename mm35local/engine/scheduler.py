@@ -10,7 +10,7 @@ many round differently, and so a prompt that is found in the cache goes on exact
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from mm35local.engine.backend import Chunk
@@ -28,8 +28,10 @@ class Schedule:
     chunks: tuple[Chunk, ...]
 
 
-def schedule(running: Collection[Request], *, n_batch: int, num_cells: int) -> Schedule:
-    """Hand out at most `n_batch` tokens; `num_cells` are free or held by sequences that nobody uses.
+def schedule(
+    running: Collection[Request], *, n_batch: int, n_ctx: int, num_held: Callable[[Collection[Request]], int]
+) -> Schedule:
+    """Hand out at most `n_batch` tokens; `num_held` counts the cells that some of the requests hold, out of `n_ctx`.
 
     When the tokens need more cells, the youngest requests give theirs back.
     """
@@ -37,16 +39,9 @@ def schedule(running: Collection[Request], *, n_batch: int, num_cells: int) -> S
     preempted: list[Request] = []
     while True:
         chunks = _hand_out(survivors, n_batch)
-        if len(survivors) <= 1 or sum(chunk.num_rows for chunk in chunks) <= num_cells:
+        if len(survivors) <= 1 or sum(chunk.num_rows for chunk in chunks) + num_held(survivors) <= n_ctx:
             return Schedule(tuple(preempted), tuple(chunks))
-        victim = survivors.pop()
-        num_cells += victim.num_computed
-        preempted.append(victim)
-
-
-def can_admit(request: Request, running: Iterable[Request], n_ctx: int) -> bool:
-    """Is there room for all its tokens, beside what the running ones have and will soon need?"""
-    return num_reserved(request) + sum(map(num_reserved, running)) <= n_ctx
+        preempted.append(survivors.pop())
 
 
 def num_reserved(request: Request) -> int:
