@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -30,11 +32,14 @@ def quantize(
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Convert a checkpoint to GGUF: one read of the source for every quant asked for."""
+    """Convert a checkpoint to GGUF: one read of the source for every quant asked for.
+
+    Interrupt it, or pull the plug: the same command goes on where it stopped.
+    """
     from mm35local import paths
     from quantize.convert import convert
 
-    with byte_progress("converting") as progress:
+    with byte_progress("converting") as progress, _told_when_interrupted():
         result = convert(
             checkpoint,
             out or paths.models_dir(),
@@ -45,12 +50,24 @@ def quantize(
             on_warning=lambda text: print(f"warning: {text}", file=sys.stderr),
         )
     if as_json:
-        files = [{"path": str(file.path), "quant": file.quant, "bytes": file.num_bytes} for file in result.files]
+        files = [
+            {"path": str(file.path), "quant": file.quant, "bytes": file.num_bytes, "sha256": file.sha256}
+            for file in result.files
+        ]
         print(json.dumps(files, indent=2))
         return
     from rich.filesize import decimal
 
     for file in result.files:
-        print(f"{file.path}  {decimal(file.num_bytes)}")
+        print(f"{file.path}  {decimal(file.num_bytes)}{'  (was there already)' if file.is_kept else ''}")
     if result.num_skipped:
         print(f"text only: {result.num_skipped} tensors of the vision tower were left out", file=sys.stderr)
+
+
+@contextmanager
+def _told_when_interrupted() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("interrupted: what was converted is kept, and the same command goes on from there", file=sys.stderr)
+        raise
