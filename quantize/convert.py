@@ -6,32 +6,23 @@ and is durable is never computed again, whatever ended the process.
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from mm35local.errors import GIB, CheckpointError, ConversionError, UsageError
+from mm35local.errors import CheckpointError
 from mm35local.native import quant
-from quantize.booker import Booker
 from quantize.checkpoint import Layout, open_checkpoint
 from quantize.decoder import Decoder, collect_decoder
 from quantize.fingerprint import fingerprint
 from quantize.gguf_file import TensorSpec, lay_out
 from quantize.hyperparameters import Hyperparameters, read_hyperparameters
-from quantize.manifest import FileEntry
+from quantize.make import ConvertedFile, make
 from quantize.metadata import Metadata, common_metadata, quant_metadata, read_chat_template
 from quantize.model_card import read_model_card
-from quantize.output import Output, PlannedFile, PlannedOutput
+from quantize.output import PlannedFile, PlannedOutput
 from quantize.recipe import ARCHITECTURE, assign_types, parse_quants
-from quantize.rows import stream_rows
 from quantize.vocabulary import read_vocabulary
-
-_MAX_ATTEMPTS = 2
-"""A tensor that was not read back as written is converted once more; twice means that the machine is at fault."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +38,6 @@ class ConversionPlan:
     def num_bytes(self) -> int:
         """Of all outputs together."""
         return sum(output.num_bytes for output in self.outputs)
-
-
-@dataclass(frozen=True, slots=True)
-class ConvertedFile:
-    quant: str
-    path: Path
-    num_bytes: int
-    sha256: str
-    is_kept: bool
-    """It was there already, made by this same conversion."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,97 +113,12 @@ def convert(
     for warning in plan.warnings:
         if on_warning:
             on_warning(warning)
-    finished = {} if force else {output: manifest.files for output in plan.outputs if (manifest := output.finished())}
-    missing = [output for output in plan.outputs if output not in finished]
-    if not force:
-        _check_existing(missing)
-    made = _make(plan, missing, num_threads or _num_cpus(), on_progress or (lambda done, total: None))
-    entries = finished | made
+    files = make(plan.decoder, plan.outputs, force=force, num_threads=num_threads, on_progress=on_progress)
     return ConvertResult(
-        tuple(
-            ConvertedFile(output.quant, file.path, entry.bytes, entry.sha256, output in finished)
-            for output in plan.outputs
-            for file, entry in zip(output.files, entries[output], strict=True)
-        ),
+        files,
         len(plan.decoder.tensors),
         plan.decoder.source_bytes,
         plan.decoder.num_skipped,
         plan.decoder.skipped_bytes,
         plan.warnings,
     )
-
-
-def _num_cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _check_existing(outputs: Sequence[PlannedOutput]) -> None:
-    existing = [path for output in outputs for path in output.existing()]
-    if existing:
-        raise UsageError(
-            f"{existing[0]} exists already, from another conversion",
-            "add --force to replace it, or choose another folder with -o",
-        )
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConversionError(
-            f"cannot make the folder {folder}: {error.strerror or error}", "choose another with -o"
-        ) from error
-
-
-def check_space(folder: Path, needed_bytes: int) -> None:
-    """Raises ConversionError if the file system of `folder` has less than `needed_bytes` free."""
-    free_bytes = shutil.disk_usage(folder).free
-    if needed_bytes > free_bytes:
-        raise ConversionError(
-            f"the outputs need {needed_bytes / GIB:.1f} GiB, {folder} has {free_bytes / GIB:.1f} GiB free",
-            "choose another folder with -o, or fewer or smaller quants",
-        )
-
-
-def _make(
-    plan: ConversionPlan, missing: Sequence[PlannedOutput], num_threads: int, on_progress: Callable[[int, int], None]
-) -> dict[PlannedOutput, tuple[FileEntry, ...]]:
-    if not missing:
-        return {}
-    _make_folder(missing[0].stem.parent)
-    with ExitStack() as stack:
-        outputs = [stack.enter_context(Output(output)) for output in missing]
-        check_space(missing[0].stem.parent, sum(output.missing_bytes for output in outputs))
-        for _ in range(_MAX_ATTEMPTS):
-            _stream(plan.decoder, outputs, num_threads, on_progress)
-            with ThreadPoolExecutor(num_threads, "check") as pool:
-                checked = list(pool.map(Output.check, outputs))
-            entries = [files for files in checked if files is not None]
-            if len(entries) == len(outputs):
-                break
-        else:
-            raise ConversionError(
-                f"{missing[0].stem.parent} does not give back what was written to it", "check the disk and the memory"
-            )
-        for output, files in zip(outputs, entries, strict=True):
-            output.publish(files)
-        return dict(zip(missing, entries, strict=True))
-
-
-def _stream(
-    decoder: Decoder, outputs: Sequence[Output], num_threads: int, on_progress: Callable[[int, int], None]
-) -> None:
-    total_bytes = decoder.source_bytes
-    done_bytes = sum(
-        tensor.stored.num_bytes
-        for index, tensor in enumerate(decoder.tensors)
-        if not any(output.needs(index) for output in outputs)
-    )
-
-    def on_bytes(num_bytes: int) -> None:
-        nonlocal done_bytes
-        done_bytes += num_bytes
-        on_progress(done_bytes, total_bytes)
-
-    with Booker(outputs) as booker:
-        stream_rows(decoder, outputs, num_threads, on_bytes, booker.add)

@@ -57,7 +57,7 @@ class Decoder:
 
 def collect_decoder(checkpoint: Checkpoint, params: Hyperparameters) -> Decoder:
     """Raises CheckpointError naming the file and tensor at fault."""
-    by_name = _by_canonical_name(checkpoint)
+    by_name = by_canonical_name(checkpoint)
     skipped = [tensor for name, tensor in by_name.items() if classify(checkpoint.layout, name) is Kind.VISION]
     expected = _expected_shapes(params)
     tensors: dict[str, DecoderTensor] = {}
@@ -82,7 +82,8 @@ def llama_cpp_order(gguf_name: str) -> tuple[int, str]:
     return (int(parts[1]) if parts[0] == "blk" else -1, gguf_name)
 
 
-def _by_canonical_name(checkpoint: Checkpoint) -> dict[str, StoredTensor]:
+def by_canonical_name(checkpoint: Checkpoint) -> dict[str, StoredTensor]:
+    """Raises CheckpointError for a tensor that stands there under two spellings."""
     result: dict[str, StoredTensor] = {}
     for stored in checkpoint.tensors.values():
         name = canonical(checkpoint.layout, stored.name)
@@ -134,13 +135,17 @@ def _decoder_tensor(
 ) -> DecoderTensor:
     stored, module = by_name[name], name.removesuffix(".weight")
     gguf_name = f"{gguf_module(checkpoint.layout, module)}.weight"
+    num_heads = num_heads_to_permute(checkpoint.layout, gguf_name, params.n_head, params.n_head_kv)
+    return DecoderTensor(gguf_name, stored, weight_scale(stored, module, by_name), num_heads)
+
+
+def weight_scale(stored: StoredTensor, module: str, by_name: dict[str, StoredTensor]) -> float:
+    """What the codes of an FP8 weight are multiplied by; 1.0 for the other dtypes. Raises CheckpointError."""
     if stored.dtype not in _WEIGHT_DTYPES:
         raise CheckpointError(
             str(stored.path), f"expected one of {', '.join(_WEIGHT_DTYPES)}, found {stored.dtype}", tensor=stored.name
         )
-    scale = _find_scale(stored, module, by_name) if stored.dtype == _FP8 else 1.0
-    num_heads = num_heads_to_permute(checkpoint.layout, gguf_name, params.n_head, params.n_head_kv)
-    return DecoderTensor(gguf_name, stored, scale, num_heads)
+    return _find_scale(stored, module, by_name) if stored.dtype == _FP8 else 1.0
 
 
 def _find_scale(stored: StoredTensor, module: str, by_name: dict[str, StoredTensor]) -> float:

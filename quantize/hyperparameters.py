@@ -119,7 +119,7 @@ def read_hyperparameters(checkpoint: Checkpoint) -> tuple[Hyperparameters, tuple
 
 
 def _from_hf(path: Path) -> tuple[Hyperparameters, tuple[str, ...]]:
-    config = _parse(_HfConfig, read_object(path), path)
+    config = parse_form(_HfConfig, read_object(path), path)
     text, yarn = config.text, config.text.yarn
     try:
         multiplier, warning = log_multiplier(
@@ -135,7 +135,7 @@ def _from_hf(path: Path) -> tuple[Hyperparameters, tuple[str, ...]]:
 
 
 def _from_native(path: Path) -> tuple[Hyperparameters, tuple[str, ...]]:
-    params = _parse(_NativeParams, read_object(path), path)
+    params = parse_form(_NativeParams, read_object(path), path)
     yarn = params.yarn
     multiplier, _ = log_multiplier(yarn.factor, yarn.original_n_ctx, None, yarn.apply_scale)
     scaling = params.llama_4_scaling or _Llama4Scaling()
@@ -148,7 +148,7 @@ def _from_native(path: Path) -> tuple[Hyperparameters, tuple[str, ...]]:
 def _apply_scale_beside(config: Path) -> bool | None:
     """What params.json says where both layouts stand in one folder."""
     path = config.with_name(Layout.NATIVE.config_name)
-    return _parse(_NativeParams, read_object(path), path).yarn.apply_scale if path.is_file() else None
+    return parse_form(_NativeParams, read_object(path), path).yarn.apply_scale if path.is_file() else None
 
 
 def _assemble(form: _HfText | _NativeParams, is_tied: bool, rope: Rope) -> Hyperparameters:
@@ -158,7 +158,8 @@ def _assemble(form: _HfText | _NativeParams, is_tied: bool, rope: Rope) -> Hyper
     )  # fmt: skip
 
 
-def _parse(form: type[_Form], value: dict[str, Any], path: Path) -> _Form:
+def parse_form(form: type[_Form], value: dict[str, Any], path: Path) -> _Form:
+    """`value` of `path` as `form`. Raises CheckpointError naming the first field that is wrong."""
     try:
         return form.model_validate(value)
     except ValidationError as error:

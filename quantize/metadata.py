@@ -11,7 +11,7 @@ from quantize.model_card import ModelCard
 from quantize.recipe import ARCHITECTURE, FTYPES
 from quantize.vocabulary import Vocabulary
 
-MetadataValue = str | bool | int | float | list[str] | list[int]
+MetadataValue = str | bool | int | float | list[str] | list[int] | list[float]
 Metadata = dict[str, MetadataValue]
 
 _QUANTIZATION_VERSION = 2
@@ -21,9 +21,20 @@ _MAX_TEMPLATE_BYTES = 1 << 20
 def common_metadata(
     params: Hyperparameters, vocabulary: Vocabulary, card: ModelCard, chat_template: str | None
 ) -> Metadata:
-    """Every key that does not depend on the quant. Empty strings are left out."""
+    """Every key that does not depend on the quant."""
     metadata: Metadata = {
-        "general.type": "model",
+        **provenance(card, "model"),
+        **_sizes(params),
+        **_rope(params),
+        **_tokenizer(vocabulary),
+    }
+    return metadata | {"tokenizer.chat_template": chat_template} if chat_template else metadata
+
+
+def provenance(card: ModelCard, kind: str) -> Metadata:
+    """Whose weights these are and what wrote the file; `kind` is GGUF's general.type. Empty strings are left out."""
+    metadata: Metadata = {
+        "general.type": kind,
         "general.name": card.name,
         "general.license": card.license,
         "general.license.name": card.license_name,
@@ -31,10 +42,6 @@ def common_metadata(
         "general.quantized_by": "mm35local",
         "general.quantization_version": _QUANTIZATION_VERSION,
         "mm35local.version": mm35local.__version__,
-        **_sizes(params),
-        **_rope(params),
-        **_tokenizer(vocabulary),
-        "tokenizer.chat_template": chat_template or "",
     }
     return {key: value for key, value in metadata.items() if value != ""}
 

@@ -46,7 +46,7 @@ _VISION = {
 }
 WEIGHT_SCALES = ("weight_scale_inv", "weight_scale", "qscale_weight")
 """Multiply: w = fp8 * scale. The release's HF and native names, and re-uploads'."""
-_ACTIVATION_SCALES = ("activation_scale", "input_scale", "qscale_act")
+ACTIVATION_SCALES = ("activation_scale", "input_scale", "qscale_act")
 
 
 class Kind(Enum):
@@ -74,7 +74,7 @@ def classify(layout: Layout, name: str) -> Kind:
         return Kind.VISION
     if gguf_module(layout, module) is None:
         return Kind.UNKNOWN
-    if leaf in WEIGHT_SCALES or leaf in _ACTIVATION_SCALES:
+    if leaf in WEIGHT_SCALES or leaf in ACTIVATION_SCALES:
         return Kind.SCALE
     return Kind.TEXT if leaf == "weight" else Kind.UNKNOWN
 

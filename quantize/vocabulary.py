@@ -72,6 +72,14 @@ def read_vocabulary(path: Path) -> Vocabulary:
     )
 
 
+def read_special_id(path: Path, text: str) -> int:
+    """The id of one special token of a tekken.json. Raises CheckpointError if it has none."""
+    for special in _parse(read_object(path), path).special_tokens:
+        if special.token_str == text:
+            return special.rank
+    raise CheckpointError(str(path), f"expected a special token {text}, found none")
+
+
 def _parse(value: dict[str, Any], path: Path) -> _Tekken:
     try:
         return _Tekken.model_validate(value)

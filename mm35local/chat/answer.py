@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, zip_longest
 
 from mm35local.chat.call_ids import hashed
 from mm35local.chat.deltas import Delta, TextDelta, ThinkingDelta, ToolCallDelta
 from mm35local.chat.parser import Parser
+from mm35local.chat.scores import ScoredToken, Scores, scored
 from mm35local.chat.stops import StopStrings
 from mm35local.chat.tools import ToolCall
+from mm35local.chat.vocabulary import Vocabulary
+from mm35local.types import TokenLogprobs
 
 
 @dataclass(slots=True)
@@ -26,12 +29,15 @@ class _Call:
 class Answer:
     """`feed` the tokens of each step, then `flush` once."""
 
-    def __init__(self, parser: Parser, stops: Sequence[str], offered: Sequence[str], seed: str) -> None:
+    def __init__(
+        self, parser: Parser, vocabulary: Vocabulary, stops: Sequence[str], offered: Sequence[str], seed: str
+    ) -> None:
         """`offered` are the names of tools that may be called; `seed` makes the calls' ids."""
         self._parser = parser
         self._stops = StopStrings(stops)
         self._offered = offered
         self._seed = seed
+        self._vocabulary = vocabulary
         self._warnings: list[str] = []
         self._texts: list[str] = []
         self._thoughts: list[str] = []
@@ -64,15 +70,19 @@ class Answer:
     def warnings(self) -> tuple[str, ...]:
         return (*self._warnings, *self._parser.warnings)
 
-    def feed(self, token_ids: Iterable[int]) -> list[Delta]:
-        """One id at a time, so that no token after the stop string counts."""
+    def feed(self, token_ids: Iterable[int], logprobs: Sequence[TokenLogprobs] = ()) -> list[Delta | Scores]:
+        """One id at a time, so that no token after the stop string counts. `logprobs`: of each, or none."""
         deltas: list[Delta] = []
-        for token_id in token_ids:
+        tokens: list[ScoredToken] = []
+        for token_id, its_logprobs in zip_longest(token_ids, logprobs):
             self.num_tokens += 1
             deltas += self._say(self._parser.feed((token_id,)))
+            if its_logprobs is not None and self._parser.is_text and self._vocabulary.token_bytes(token_id):
+                tokens.append(scored(token_id, its_logprobs, self._vocabulary))
             if self.is_stopped:
                 break
-        return merged(deltas)
+        scores = [Scores(tuple(tokens))] if tokens else []
+        return [*scores, *merged(deltas)]
 
     def flush(self, *, is_cut: bool) -> list[Delta]:
         """The end of the tokens; `is_cut`: the model had more to say."""

@@ -28,6 +28,11 @@ class Parser(Protocol):
         ...
 
     @property
+    def is_text(self) -> bool:
+        """Was the last token neither thinking nor part of a call?"""
+        ...
+
+    @property
     def warnings(self) -> Sequence[str]:
         """What was odd about the answer so far."""
         ...
@@ -45,6 +50,7 @@ class TextParser:
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._detokenizer = Detokenizer(vocabulary)
         self.num_thinking_tokens = 0
+        self.is_text = True
         self.warnings: Sequence[str] = ()
 
     def feed(self, token_ids: Iterable[int]) -> Sequence[Delta]:
@@ -86,6 +92,10 @@ class MistralParser:
             if literal in vocabulary.controls
         }
         self._deltas: list[Delta] = []
+
+    @property
+    def is_text(self) -> bool:
+        return self._state is _State.TEXT
 
     def feed(self, token_ids: Iterable[int]) -> Sequence[Delta]:
         run: list[int] = []

@@ -19,6 +19,7 @@ from mm35local.chat.messages import Conversation
 from mm35local.chat.normalize import normalize
 from mm35local.chat.notes import Note
 from mm35local.chat.response_format import ResponseFormat
+from mm35local.chat.scores import Scores
 from mm35local.chat.tools import ToolCall, ToolMode
 from mm35local.engine import api
 from mm35local.errors import ContextLengthExceeded, EngineError, RequestError
@@ -66,7 +67,7 @@ class Done:
     """What was odd about the answer or could not be enforced: for the log, and for a client that wants to know."""
 
 
-TurnEvent = Started | Prefill | TextDelta | ThinkingDelta | ToolCallDelta | Done
+TurnEvent = Started | Prefill | Scores | TextDelta | ThinkingDelta | ToolCallDelta | Done
 
 
 class _Events:
@@ -87,7 +88,7 @@ class _Events:
             case api.Progress():
                 yield Prefill(event.num_computed, event.num_prompt_tokens)
             case api.Tokens():
-                yield from self._answer.feed(event.token_ids)
+                yield from self._answer.feed(event.token_ids, event.logprobs)
             case api.Finished():
                 yield from self._answer.flush(is_cut=event.reason is not FinishReason.STOP)
             case api.Failed():
@@ -132,7 +133,8 @@ async def run_turn(engine: api.Engine, dialect: Dialect, turn: Turn) -> AsyncGen
     _check_length(prompt, turn.params, engine.status.info)
     enforced = await asyncio.to_thread(dialect.grammar, conversation, turn.response_format)
     params = replace(turn.params, grammar=enforced.grammar or turn.params.grammar)
-    answer = Answer(dialect.parser(), turn.stops, _callable(conversation), answer_seed(prompt.token_ids))
+    seed = answer_seed(prompt.token_ids)
+    answer = Answer(dialect.parser(), dialect.vocabulary, turn.stops, _callable(conversation), seed)
     reader = _Events(answer, history.notes, enforced.warnings)
     done: Done | None = None
     async with aclosing(engine.generate(prompt, params)) as events:

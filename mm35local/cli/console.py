@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.progress import ProgressColumn
 
-_FULL = 100
-
 
 @contextmanager
 def byte_progress(title: str) -> Iterator[Callable[[int, int], None]]:
@@ -20,15 +18,6 @@ def byte_progress(title: str) -> Iterator[Callable[[int, int], None]]:
 
     with _progress(title, DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()) as update:
         yield update
-
-
-@contextmanager
-def fraction_progress(title: str) -> Iterator[Callable[[float], None]]:
-    """A bar of per cent; the callable takes 0..1. Silent in a pipe."""
-    from rich.progress import TaskProgressColumn, TimeElapsedColumn
-
-    with _progress(title, TaskProgressColumn(), TimeElapsedColumn()) as update:
-        yield lambda fraction: update(round(fraction * _FULL), _FULL)
 
 
 @contextmanager

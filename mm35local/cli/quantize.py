@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mm35local.cli.console import byte_progress
 from mm35local.cli.options import Json, Threads
+
+if TYPE_CHECKING:
+    from quantize.make import ConvertedFile
 
 
 def register(app: typer.Typer) -> None:
@@ -23,7 +26,13 @@ def quantize(
     checkpoint: Annotated[
         Path, typer.Argument(metavar="CHECKPOINT", help="Folder with the weights, HF or native layout.")
     ],
-    to: Annotated[list[str], typer.Option("--to", metavar="QUANT", help="Q4_K_M, Q5_K_M, Q8_0, ...; may be repeated.")],
+    to: Annotated[
+        list[str] | None, typer.Option("--to", metavar="QUANT", help="Q4_K_M, Q5_K_M, Q8_0, ...; may be repeated.")
+    ] = None,
+    mmproj: Annotated[
+        str | None,
+        typer.Option("--mmproj", metavar="TYPE", help="Also the vision part, for images: f16, q8_0 or bf16."),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", metavar="DIR", help="Output folder; default: where mm35 looks for models."),
@@ -38,30 +47,51 @@ def quantize(
     """
     from mm35local import paths
     from quantize.convert import convert
+    from quantize.vision import write_mmproj
 
-    with byte_progress("converting") as progress, _told_when_interrupted():
-        result = convert(
-            checkpoint,
-            out or paths.models_dir(),
-            to,
-            force=force,
-            num_threads=threads or 0,
-            on_progress=progress,
-            on_warning=lambda text: print(f"warning: {text}", file=sys.stderr),
-        )
+    folder = out or paths.models_dir()
+    files: list[ConvertedFile] = []
+    num_skipped = 0
+    with _told_when_interrupted():
+        if mmproj:
+            with byte_progress("converting the vision part") as progress:
+                file = write_mmproj(
+                    checkpoint, folder, mmproj, force=force, num_threads=threads or 0, on_progress=progress
+                )
+            files.append(file)
+        if to or not mmproj:
+            with byte_progress("converting") as progress:
+                result = convert(
+                    checkpoint,
+                    folder,
+                    to or [],
+                    force=force,
+                    num_threads=threads or 0,
+                    on_progress=progress,
+                    on_warning=lambda text: print(f"warning: {text}", file=sys.stderr),
+                )
+            num_skipped = result.num_skipped
+            files += result.files
     if as_json:
-        files = [
-            {"path": str(file.path), "quant": file.quant, "bytes": file.num_bytes, "sha256": file.sha256}
-            for file in result.files
-        ]
-        print(json.dumps(files, indent=2))
+        print(json.dumps([_fields(file) for file in files], indent=2))
         return
+    _print(files)
+    if num_skipped and not mmproj:
+        print(
+            f"text only: {num_skipped} tensors of the vision tower were left out; --mmproj f16 converts them",
+            file=sys.stderr,
+        )
+
+
+def _fields(file: ConvertedFile) -> dict[str, str | int]:
+    return {"path": str(file.path), "quant": file.quant, "bytes": file.num_bytes, "sha256": file.sha256}
+
+
+def _print(files: Sequence[ConvertedFile]) -> None:
     from rich.filesize import decimal
 
-    for file in result.files:
+    for file in files:
         print(f"{file.path}  {decimal(file.num_bytes)}{'  (was there already)' if file.is_kept else ''}")
-    if result.num_skipped:
-        print(f"text only: {result.num_skipped} tensors of the vision tower were left out", file=sys.stderr)
 
 
 @contextmanager

@@ -102,7 +102,7 @@ def _run(wish: Settings) -> None:
         origins = [origin for origin in map(str.strip, wish.cors.split(",")) if origin]
         hosts = LOOPBACK_HOSTS if _is_loopback(wish.host) else None
         app = create_app(engine, _served_model(prepared, wish), api_keys=api_keys(wish), origins=origins, hosts=hosts)
-        run_server(app, engine, listener)
+        run_server(app, engine, listener, prepared.header.file_bytes)
     finally:
         listener.close()
 
@@ -148,6 +148,7 @@ def _config(prepared: Prepared, wish: Settings, plan: Plan, fallbacks: tuple[Eng
         split=plan.split,
         tensor_split=plan.tensor_split,
         main_gpu=prepared.machine.gpus.index(plan.gpus[0]) if plan.gpus else 0,
+        planned=plan.buffer_bytes,
         overrides=tuple((fault.key, fault.right) for fault in prepared.faults),
         fallbacks=fallbacks,
     )

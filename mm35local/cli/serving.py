@@ -9,22 +9,23 @@ import sys
 
 from fastapi import FastAPI
 
-from mm35local.cli.console import fraction_progress
-from mm35local.engine.api import Engine, EngineState
+from mm35local.cli.console import byte_progress
+from mm35local.engine.api import Engine, EngineInfo, EngineState
+from mm35local.engine.measured import compare
 from mm35local.errors import Mm35Error
 from mm35local.server.listen import Server, quiet_server
 
 _POLL_SECONDS = 0.1
 
 
-def run_server(app: FastAPI, engine: Engine, listener: socket.socket) -> None:
-    """Until SIGINT or SIGTERM. Raises what kept the model from loading the first time."""
-    asyncio.run(_run(app, engine, listener))
+def run_server(app: FastAPI, engine: Engine, listener: socket.socket, num_bytes: int) -> None:
+    """Until SIGINT or SIGTERM. `num_bytes` are the file's. Raises what kept the model from loading the first time."""
+    asyncio.run(_run(app, engine, listener, num_bytes))
 
 
-async def _run(app: FastAPI, engine: Engine, listener: socket.socket) -> None:
+async def _run(app: FastAPI, engine: Engine, listener: socket.socket, num_bytes: int) -> None:
     server = quiet_server(app)
-    watching = asyncio.create_task(_watch_loading(server, engine, listener))
+    watching = asyncio.create_task(_watch_loading(server, engine, listener, num_bytes))
     try:
         await server.serve([listener])
     finally:
@@ -34,18 +35,27 @@ async def _run(app: FastAPI, engine: Engine, listener: socket.socket) -> None:
         raise error
 
 
-async def _watch_loading(server: Server, engine: Engine, listener: socket.socket) -> Mm35Error | None:
+async def _watch_loading(server: Server, engine: Engine, listener: socket.socket, num_bytes: int) -> Mm35Error | None:
     """The error that kept the model from loading, after telling the server to end; None once it is loaded."""
-    with fraction_progress("loading") as progress:
+    with byte_progress("loading") as progress:
         while (status := engine.status).state is EngineState.LOADING:
-            progress(status.progress)
+            progress(round(status.progress * num_bytes), num_bytes)
             await asyncio.sleep(_POLL_SECONDS)
     if status.state is EngineState.FAILED:
         server.handle_exit(signal.SIGTERM, None)
         return status.error
-    if status.info and status.info.changed:
-        print(f"WARNING: memory was short: loaded with {status.info.changed}", file=sys.stderr)
+    if status.info:
+        _warn(status.info)
     host, port = listener.getsockname()[:2]
     seconds = status.info.load_seconds if status.info else 0.0
     print(f"ready in {seconds:.1f} s: http://{f'[{host}]' if ':' in host else host}:{port}/v1", file=sys.stderr)
     return None
+
+
+def _warn(info: EngineInfo) -> None:
+    """What is not as it was planned."""
+    if info.changed:
+        print(f"WARNING: memory was short: loaded with {info.changed}", file=sys.stderr)
+    for measured in compare(info.planned, info.buffers):
+        if measured.is_off:
+            print(measured, file=sys.stderr)

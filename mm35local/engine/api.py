@@ -7,13 +7,13 @@ request is rejected, cancelled, or the worker dies.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
 from mm35local.errors import Mm35Error
-from mm35local.types import FinishReason, Prompt, SamplingParams, Usage
+from mm35local.types import FinishReason, ImageGrid, Prompt, SamplingParams, TokenLogprobs, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +41,14 @@ class EngineConfig:
     """Each GPU's part, in PCI order; empty leaves it to llama.cpp."""
     main_gpu: int = 0
     """The GPU that holds all with split none."""
+    mmproj_path: Path | None = None
+    """The file of the vision tower; None: the model sees no images."""
+    image_grid: ImageGrid = field(default_factory=ImageGrid)
+    """How that tower cuts images up."""
     overrides: tuple[tuple[str, float | str], ...] = ()
     """Keys of the file's header that are read as if they held these values."""
+    planned: tuple[tuple[str, int], ...] = ()
+    """Bytes by kind (model, KV, compute) that are expected where the layers live; compared with what is allocated."""
     fallbacks: tuple[EngineConfig, ...] = ()
     """What to load instead, in turn, when memory is short after all."""
     max_waiting: int = 256
@@ -99,6 +105,8 @@ class EngineInfo:
     """(device, kind, bytes) of what llama.cpp allocated; kinds are model, KV, compute and output."""
     changed: str | None = None
     """What differs from the configuration asked for, because that did not fit."""
+    planned: tuple[tuple[str, int], ...] = ()
+    """Of the configuration that was loaded; `engine.measured` compares it with `buffers`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +114,11 @@ class Loading:
     """The weights are being read: `progress` in 0..1."""
 
     progress: float
+    loaded_bytes: int = 0
+    bytes_per_second: float = 0.0
+    """Over the last seconds; 0 while it cannot be told yet."""
+    eta_seconds: float | None = None
+    """Until all is read, at that rate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +163,8 @@ class Tokens:
 
     request_id: int
     token_ids: tuple[int, ...]
+    logprobs: tuple[TokenLogprobs, ...] = ()
+    """One a token where `num_logprobs` asks for them, else none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +200,8 @@ class EngineStatus:
     error: Mm35Error | None = None
     num_running: int = 0
     num_restarts: int = 0
+    loading: Loading | None = None
+    """How the load goes, once the weights are being read."""
 
 
 class Engine(Protocol):

@@ -46,6 +46,7 @@ class EngineClient:
         self._deaths = DeathRow(restart or RestartPolicy())
         self._state = EngineState.LOADING
         self._progress = 0.0
+        self._loading: Loading | None = None
         self._info: EngineInfo | None = None
         self._error: Mm35Error | None = None
         self._num_restarts = 0
@@ -59,7 +60,15 @@ class EngineClient:
 
     @property
     def status(self) -> EngineStatus:
-        return EngineStatus(self._state, self._progress, self._info, self._error, len(self._open), self._num_restarts)
+        return EngineStatus(
+            self._state,
+            self._progress,
+            self._info,
+            self._error,
+            len(self._open),
+            self._num_restarts,
+            self._loading if self._state is EngineState.LOADING else None,
+        )
 
     @property
     def worker_pid(self) -> int | None:
@@ -187,6 +196,7 @@ class EngineClient:
         """No worker: whatever waits for one gets `error`."""
         if self._state is not EngineState.FAILED:
             self._state, self._progress, self._info = EngineState.LOADING, 0.0, None
+            self._loading = None
         for request_id, events in self._open.items():
             events.put_nowait(Failed(request_id, error))
         self._open.clear()
@@ -201,7 +211,7 @@ class EngineClient:
         for event in events:
             match event:
                 case Loading(progress):
-                    self._progress = progress
+                    self._progress, self._loading = progress, event
                 case Ready(info):
                     self._state, self._progress, self._info = EngineState.READY, 1.0, info
                     self._ready_since = time.monotonic()

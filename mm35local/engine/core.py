@@ -10,11 +10,12 @@ from collections.abc import Sequence
 
 from mm35local.engine.api import Cancel, Failed, Finished, Progress, RequestEvent, Started, Submit, Tokens
 from mm35local.engine.backend import ABORTED, NO_CELLS, Backend, Chunk
+from mm35local.engine.images import whole_images
 from mm35local.engine.prefix_cache import PrefixCache
 from mm35local.engine.request import Request, accept
 from mm35local.engine.scheduler import can_admit, schedule
 from mm35local.errors import DecodeFailed, EngineOverloaded, Mm35Error, RequestError
-from mm35local.types import FinishReason
+from mm35local.types import FinishReason, TokenLogprobs
 
 
 class EngineCore:
@@ -44,7 +45,13 @@ class EngineCore:
         """Start or queue a request; a hopeless or surplus one gets its Failed."""
         self._num_arrived += 1
         try:
-            request = accept(command, arrival=self._num_arrived, n_ctx=self._n_ctx, n_vocab=self._backend.n_vocab)
+            request = accept(
+                command,
+                arrival=self._num_arrived,
+                n_ctx=self._n_ctx,
+                n_vocab=self._backend.n_vocab,
+                grid=self._backend.image_grid,
+            )
             self._enqueue(request)
         except (RequestError, EngineOverloaded) as error:
             self._events.append(Failed(command.request_id, error))
@@ -93,7 +100,7 @@ class EngineCore:
     def _start(self, request: Request) -> None:
         slot, num_common = self._cache.take(request.tokens)
         request.slot = slot
-        request.num_computed = self._backend.trim(slot, num_common)
+        request.num_computed = self._backend.trim(slot, whole_images(num_common, request.images))
         self._running[request.request_id] = request
         if not request.is_started:
             request.is_started = True
@@ -102,7 +109,7 @@ class EngineCore:
 
     def _open(self, request: Request) -> None:
         try:
-            self._backend.open(request.request_id, request.params, request.tokens)
+            self._backend.open(request.request_id, request.params, request.tokens, request.images)
         except RequestError as error:
             self._close(request)
             self._events.append(Failed(request.request_id, error))
@@ -191,9 +198,12 @@ class EngineCore:
             assert request.slot is not None, "it is running"
             request.num_computed = self._backend.trim(request.slot, request.num_computed)
         if answer:
-            self._events.append(Tokens(request.request_id, answer))
+            self._events.append(Tokens(request.request_id, answer, self._logprobs(request)[: len(answer)]))
         if reason is not None:
             self._finish(request, reason)
+
+    def _logprobs(self, request: Request) -> tuple[TokenLogprobs, ...]:
+        return () if request.params.num_logprobs is None else self._backend.take_logprobs(request.request_id)
 
     def _cut(self, request: Request, sampled: tuple[int, ...]) -> tuple[tuple[int, ...], FinishReason | None]:
         """Those before the end of the answer, and why it ends there; None if it goes on."""

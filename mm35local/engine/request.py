@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass
 
 from mm35local.engine.api import Submit
+from mm35local.engine.images import PlacedImage, place_images
 from mm35local.errors import ContextLengthExceeded, RequestError
-from mm35local.types import SamplingParams, Usage
+from mm35local.types import MAX_LOGPROBS, ImageGrid, SamplingParams, Usage
 
 
 @dataclass(slots=True, eq=False)
@@ -26,6 +27,7 @@ class Request:
     num_prompt_tokens: int
     max_total: int
     """It ends with LENGTH when `tokens` is this long."""
+    images: tuple[PlacedImage, ...] = ()
     slot: int | None = None
     num_computed: int = 0
     num_cached: int = 0
@@ -44,23 +46,28 @@ class Request:
         return Usage(self.num_prompt_tokens, self.num_generated, self.num_cached)
 
 
-def accept(command: Submit, *, arrival: int, n_ctx: int, n_vocab: int) -> Request:
-    """Open the books of a request. Raises RequestError or ContextLengthExceeded if it can never be served."""
+def accept(command: Submit, *, arrival: int, n_ctx: int, n_vocab: int, grid: ImageGrid | None = None) -> Request:
+    """Open the books of a request. Raises RequestError or ContextLengthExceeded if it can never be served.
+
+    `grid` is what its images must fit, None where the model sees none.
+    """
     params, tokens = command.params, list(command.prompt.token_ids)
     if not tokens:
         raise RequestError("the prompt is empty: at least one token is needed", "messages", "empty_prompt")
-    if min(tokens) < 0 or max(tokens) >= n_vocab:
-        strange = next(token_id for token_id in tokens if not 0 <= token_id < n_vocab)
+    images = place_images(tokens, command.prompt.images, grid)
+    if max(tokens) >= n_vocab:
+        strange = max(tokens)
         raise RequestError(
             f"token id {strange} is not in the vocabulary of {n_vocab}", "messages", "invalid_token", "re-tokenize"
         )
     _check_params(params)
+    _check_bias(params, n_vocab)
     if params.ignore_eos and params.grammar is not None:
         raise RequestError("ignore_eos cannot go with a grammar, which says where the answer ends", "ignore_eos")
     if len(tokens) + (params.max_tokens or 1) > n_ctx:
         raise ContextLengthExceeded(len(tokens), params.max_tokens or 0, n_ctx)
     max_total = n_ctx if params.max_tokens is None else len(tokens) + params.max_tokens
-    return Request(command.request_id, arrival, params, tokens, len(tokens), max_total)
+    return Request(command.request_id, arrival, params, tokens, len(tokens), max_total, images)
 
 
 def _check_params(params: SamplingParams) -> None:
@@ -73,8 +80,19 @@ def _check_params(params: SamplingParams) -> None:
         ("presence_penalty", params.presence_penalty, -100.0, 100.0),
         ("frequency_penalty", params.frequency_penalty, -100.0, 100.0),
         ("repetition_penalty", params.repetition_penalty, 0.01, 100.0),
+        ("num_logprobs", params.num_logprobs or 0, 0, MAX_LOGPROBS),
         ("max_tokens", 1 if params.max_tokens is None else params.max_tokens, 1, 1 << 30),
     )
     for field, value, low, high in limits:
         if not (math.isfinite(value) and low <= value <= high):
             raise RequestError(f"{field} is {value}: expected {low} to {high}", field, "out_of_range")
+
+
+def _check_bias(params: SamplingParams, n_vocab: int) -> None:
+    for token_id, bias in params.logit_bias:
+        if not (0 <= token_id < n_vocab and math.isfinite(bias)):
+            raise RequestError(
+                f"logit_bias of token {token_id} is {bias}: expected a finite number for an id below {n_vocab}",
+                "logit_bias",
+                "out_of_range",
+            )

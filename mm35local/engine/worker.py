@@ -24,7 +24,6 @@ from mm35local.engine.api import (
     EngineInfo,
     Failed,
     LoadError,
-    Loading,
     Ready,
     Shutdown,
     Submit,
@@ -35,6 +34,9 @@ from mm35local.engine.api import (
 from mm35local.engine.core import EngineCore
 from mm35local.engine.inbox import Inbox
 from mm35local.engine.llama_backend import LlamaBackend
+from mm35local.engine.load_rate import LoadRate, file_bytes
+from mm35local.engine.measured import compare
+from mm35local.engine.warm_up import warm_up
 from mm35local.errors import EngineError, LoadFailed, Mm35Error
 from mm35local.native.buffers import BufferLog
 from mm35local.native.library import Library, version
@@ -58,7 +60,10 @@ def run(config: EngineConfig, connection: Connection) -> None:
     except Mm35Error as error:
         connection.send([LoadError(error)])
         return
-    connection.send([Ready(_info(asked, config, backend, buffers, time.monotonic() - started))])
+    info = _info(asked, config, backend, buffers, time.monotonic() - started)
+    for measured in compare(info.planned, info.buffers):
+        print(measured, file=sys.stderr)
+    connection.send([Ready(info)])
     core = EngineCore(
         backend,
         n_ctx=config.n_ctx,
@@ -134,24 +139,27 @@ def _difference(asked: EngineConfig, loaded: EngineConfig) -> str:
 
 
 def _load(library: Library, config: EngineConfig, inbox: Inbox, connection: Connection) -> LlamaBackend:
-    report = _progress_reporter(connection)
+    report = _progress_reporter(connection, file_bytes(config.model_path))
 
     def on_progress(progress: float) -> bool:
         report(progress)
         return not inbox.is_closing
 
-    return LlamaBackend(library, config, on_progress=on_progress, is_cancelled=inbox.is_cancelled)
+    backend = LlamaBackend(library, config, on_progress=on_progress, is_cancelled=inbox.is_cancelled)
+    warm_up(backend, n_ctx=config.n_ctx, n_batch=config.n_batch, is_on_gpu=config.n_gpu_layers > 0)
+    return backend
 
 
-def _progress_reporter(connection: Connection) -> Callable[[float], None]:
+def _progress_reporter(connection: Connection, total_bytes: int) -> Callable[[float], None]:
     """Sends at most ten Loading events a second."""
     next_time = 0.0
+    rate = LoadRate(total_bytes)
 
     def report(progress: float) -> None:
         nonlocal next_time
         if time.monotonic() >= next_time:
             next_time = time.monotonic() + SECONDS_BETWEEN_PROGRESS
-            connection.send([Loading(progress)])
+            connection.send([rate.at(progress, time.monotonic())])
 
     return report
 
@@ -169,6 +177,7 @@ def _info(
         device=", ".join(backend.model.device_names()),
         buffers=buffers.entries,
         changed=None if config is asked else _difference(asked, config),
+        planned=config.planned,
     )
 
 

@@ -99,6 +99,15 @@ class Plan:
         return embedding + self.ram_weight_bytes + self.ram_kv_bytes + compute + memory.HOST_RESERVE_BYTES
 
     @property
+    def buffer_bytes(self) -> tuple[tuple[str, int], ...]:
+        """(kind, bytes) of llama.cpp's own buffers where the layers live: on all cards together, or in RAM."""
+        if not self.shares:
+            return (("model", self.ram_weight_bytes), ("KV", self.ram_kv_bytes), ("compute", self.compute_bytes))
+        weights, kv = (sum(getattr(share, name) for share in self.shares) for name in ("weight_bytes", "kv_bytes"))
+        num_used = sum(share.split > 0 for share in self.shares)
+        return (("model", weights), ("KV", kv), ("compute", self.compute_bytes * num_used))
+
+    @property
     def needed_bytes(self) -> int:
         """Of the memory it mainly lives in: the cards', or RAM."""
         return self.gpu_bytes or self.ram_bytes

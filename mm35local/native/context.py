@@ -10,7 +10,7 @@ import numpy.typing as npt
 from llama_cpp import llama_cpp
 
 from mm35local.errors import LoadFailed
-from mm35local.native.batch import Batch
+from mm35local.native.batch import Batch, EmbeddingBatch
 from mm35local.native.library import Library
 from mm35local.native.model import Model
 
@@ -83,7 +83,7 @@ class Context:
         self._abort_callback = llama_cpp.ggml_abort_callback(lambda _user_data: should_abort())
         llama_cpp.llama_set_abort_callback(self.handle, self._abort_callback, None)
 
-    def decode(self, batch: Batch) -> int:
+    def decode(self, batch: Batch | EmbeddingBatch) -> int:
         """Compute the rows and add them to the cells. 0, NO_KV_SLOT, ABORTED, or a negative error."""
         return int(llama_cpp.llama_decode(self.handle, batch.struct()))
 

@@ -15,16 +15,16 @@ _RANDOM_SEED = 0xFFFFFFFF
 
 
 class Sampler:
-    """Owner of a `llama_sampler` chain: penalties, top_k, top_p, min_p, temperature, draw.
+    """Owner of a `llama_sampler` chain: bias, penalties, top_k, top_p, min_p, temperature, draw.
 
     The repetition penalty looks at the prompt and the answer; presence and frequency at the answer alone, as OpenAI's.
-    At temperature 0 without penalties no chain is needed: the arg-max of the logits, the lowest id on a tie.
+    At temperature 0 without penalties and biases no chain is needed: the arg-max of the logits, the lowest id on a tie.
     """
 
     def __init__(self, params: SamplingParams, *, n_vocab: int, n_ctx: int, prompt: Sequence[int]) -> None:
         """`n_ctx`: how far back penalties look, in tokens."""
         self._chain: int | None = None
-        stages = _penalties(params, n_vocab, n_ctx, prompt)
+        stages = [*_bias(params, n_vocab), *_penalties(params, n_vocab, n_ctx, prompt)]
         if params.temperature > 0:
             stages += _draw(params)
         elif stages:
@@ -44,6 +44,13 @@ class Sampler:
         if self._chain is not None:
             llama_cpp.llama_sampler_free(self._chain)
             self._chain = None
+
+
+def _bias(params: SamplingParams, n_vocab: int) -> list[int]:
+    if not params.logit_bias:
+        return []
+    biases = (llama_cpp.llama_logit_bias * len(params.logit_bias))(*params.logit_bias)
+    return [llama_cpp.llama_sampler_init_logit_bias(n_vocab, len(biases), biases)]
 
 
 def _penalties(params: SamplingParams, n_vocab: int, n_ctx: int, prompt: Sequence[int]) -> list[int]:

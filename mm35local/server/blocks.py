@@ -5,12 +5,14 @@ Invariant: at most one block is open; a block is opened once, grown, and closed 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from mm35local.chat.parser import TextDelta, ThinkingDelta, ToolCallDelta
+from mm35local.chat.scores import ScoredToken
 from mm35local.chat.turn import Done, TurnEvent
+from mm35local.server.logprobs import PendingScores
 
 
 class Kind(Enum):
@@ -27,6 +29,8 @@ class Block:
     call_id: str = ""
     name: str = ""
     pieces: list[str] = field(default_factory=list)
+    scores: list[ScoredToken] = field(default_factory=list)
+    """Of a text's tokens, where they were asked for."""
 
     @property
     def text(self) -> str:
@@ -43,6 +47,7 @@ class Opened:
 class Grown:
     block: Block
     piece: str
+    scores: Sequence[ScoredToken] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +62,10 @@ class Blocks:
     def __init__(self) -> None:
         self.all: list[Block] = []
         self._open: Block | None = None
+        self._scores = PendingScores()
 
     def take(self, event: TurnEvent) -> Iterator[BlockEvent]:
+        self._scores.feed(event)
         match event:
             case ThinkingDelta():
                 yield from self._grow(Block(len(self.all), Kind.THINKING), event.text)
@@ -79,9 +86,16 @@ class Blocks:
             yield Opened(block)
         if piece:
             self._open.pieces.append(piece)
-            yield Grown(self._open, piece)
+            scores = self._scored(self._open)
+            yield Grown(self._open, piece, scores)
 
     def _close(self) -> Iterator[BlockEvent]:
         if self._open is not None:
+            self._scored(self._open)
             yield Closed(self._open)
             self._open = None
+
+    def _scored(self, block: Block) -> Sequence[ScoredToken]:
+        scores = self._scores.take() if block.kind is Kind.TEXT else []
+        block.scores += scores
+        return scores

@@ -7,6 +7,7 @@ nothing that matters is dropped in silence.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -16,9 +17,10 @@ from mm35local.chat.content import Content, read_content, read_thinking
 from mm35local.chat.messages import Conversation, Message, Role
 from mm35local.chat.tools import ToolCall
 from mm35local.chat.turn import Turn
+from mm35local.errors import RequestError
 from mm35local.server.effort import EffortFields
 from mm35local.server.format_fields import read_format
-from mm35local.server.sampling import MAX_CHOICES, SamplingFields, StopList, StreamOptions, TokenLimit
+from mm35local.server.sampling import MAX_CHOICES, NumLogprobs, SamplingFields, StopList, StreamOptions, TokenLimit
 from mm35local.server.tool_fields import read_choice, read_tools
 from mm35local.server.unsupported import refuse_unsupported
 from mm35local.types import SamplingParams
@@ -97,12 +99,16 @@ class ChatRequest(SamplingFields, EffortFields):
     tool_choice: Any = None
     parallel_tool_calls: bool | None = None
     response_format: Any = None
+    logprobs: bool | None = None
+    top_logprobs: NumLogprobs = None
     return_progress: bool = False
     """llama.cpp's: tell in the stream how far the prompt is."""
 
     @model_validator(mode="after")
     def _is_supported(self) -> ChatRequest:
         refuse_unsupported(self.model_extra or {})
+        if self.top_logprobs and not self.logprobs:
+            raise RequestError("top_logprobs goes with logprobs: true", "top_logprobs", hint="send both, or neither")
         return self
 
     @property
@@ -126,4 +132,6 @@ class ChatRequest(SamplingFields, EffortFields):
             self.parallel_tool_calls is not False,
         )
         params = self.sampling(defaults, self.max_completion_tokens or self.max_tokens)
+        if self.logprobs:
+            params = replace(params, num_logprobs=self.top_logprobs or 0)
         return Turn(conversation, params, self.stop, read_format(self.response_format, "response_format"))

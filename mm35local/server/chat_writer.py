@@ -10,6 +10,7 @@ from typing import Any
 from mm35local.chat.parser import TextDelta, ThinkingDelta, ToolCallDelta
 from mm35local.chat.tools import ToolCall
 from mm35local.chat.turn import Done, Prefill, Started, TurnEvent
+from mm35local.server.logprobs import PendingScores, chat_logprobs
 from mm35local.server.problems import Problem
 from mm35local.server.sse import COMMENT, DONE, frame
 from mm35local.server.stopwatch import Stopwatch
@@ -34,10 +35,12 @@ class ChatWriter:
         self._wants_progress = wants_progress
         self._thinking_field = thinking_field
         self._watches = [Stopwatch() for _ in range(num_choices)]
+        self._scores = [PendingScores() for _ in range(num_choices)]
         self._dones: dict[int, Done] = {}
 
     def take(self, index: int, event: TurnEvent) -> Iterator[bytes]:
         self._watches[index].feed(event)
+        self._scores[index].feed(event)
         match event:
             case Started():
                 yield self._chunk(index, {"role": "assistant", "content": ""})
@@ -75,7 +78,8 @@ class ChatWriter:
             yield self._chunk(index, {}, prompt_progress=self._watches[index].progress())
 
     def _chunk(self, index: int, delta: Mapping[str, Any], finish_reason: str | None = None, **more: Any) -> bytes:
-        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+        tokens = self._scores[index].take() if "content" in delta or finish_reason else []
+        choice = {"index": index, "delta": delta, "logprobs": chat_logprobs(tokens), "finish_reason": finish_reason}
         return frame(self._payload("chat.completion.chunk", [choice], **more))
 
     def _choice(self, index: int, done: Done) -> dict[str, Any]:
@@ -85,7 +89,8 @@ class ChatWriter:
             message[self._thinking_field] = done.thinking
         if done.tool_calls:
             message["tool_calls"] = [_call(call) for call in done.tool_calls]
-        return {"index": index, "message": message, "logprobs": None, "finish_reason": done.finish_reason.value}
+        logprobs = chat_logprobs(self._scores[index].all)
+        return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": done.finish_reason.value}
 
     def _payload(self, kind: str, choices: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
         return {**self._head, "object": kind, "choices": choices, **more}

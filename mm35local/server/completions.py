@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -19,9 +21,10 @@ from mm35local.chat.turn import Done, Turn, TurnEvent
 from mm35local.errors import RequestError
 from mm35local.server.answers import respond, with_own_seeds
 from mm35local.server.chat_writer import openai_usage
+from mm35local.server.logprobs import PendingScores, completion_logprobs, num_characters
 from mm35local.server.parsing import parse
 from mm35local.server.problems import Problem
-from mm35local.server.sampling import MAX_CHOICES, SamplingFields, StopList, StreamOptions, TokenLimit
+from mm35local.server.sampling import MAX_CHOICES, NumLogprobs, SamplingFields, StopList, StreamOptions, TokenLimit
 from mm35local.server.security import read_body
 from mm35local.server.service import Service
 from mm35local.server.sse import COMMENT, DONE, frame
@@ -42,6 +45,7 @@ class CompletionRequest(SamplingFields):
     suffix: str | None = None
     max_tokens: TokenLimit = _DEFAULT_MAX_TOKENS
     stop: StopList = ()
+    logprobs: NumLogprobs = None
     n: Annotated[int | None, Field(ge=1, le=MAX_CHOICES)] = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -76,6 +80,7 @@ async def completions(request: Request) -> Response:
     asked = parse(CompletionRequest, await read_body(request))
     dialect = service.dialect()
     params = asked.sampling(service.model.sampling_for(Effort.NONE), asked.max_tokens)
+    params = replace(params, num_logprobs=asked.logprobs)
     turn = Turn(Conversation(NO_CONVERSATION, datetime.now().astimezone()), params, asked.stop)
     choices = [
         service.answer(each, "completions", Verbatim(dialect.vocabulary, parts))
@@ -97,18 +102,30 @@ class CompletionWriter:
         self._head = {"id": f"cmpl-{secrets.token_hex(12)}", "object": "text_completion", "created": int(time.time())}
         self._head["model"] = model
         self._wants_usage = wants_usage
+        self._scores: defaultdict[int, PendingScores] = defaultdict(PendingScores)
+        self._num_told: defaultdict[int, int] = defaultdict(int)
         self._dones: dict[int, Done] = {}
 
     def take(self, index: int, event: TurnEvent) -> Iterator[bytes]:
+        self._scores[index].feed(event)
         if isinstance(event, TextDelta):
-            yield frame({**self._head, "choices": [_choice(index, event.text, None)]})
+            yield self._chunk(index, event.text, None)
         elif isinstance(event, Done):
             self._dones[index] = event
-            yield frame({**self._head, "choices": [_choice(index, "", event.finish_reason.value)]})
+            yield self._chunk(index, "", event.finish_reason.value)
+
+    def _chunk(self, index: int, text: str, finish_reason: str | None) -> bytes:
+        tokens = self._scores[index].take()
+        logprobs = completion_logprobs(tokens, self._num_told[index])
+        self._num_told[index] += num_characters(tokens)
+        return frame({**self._head, "choices": [_choice(index, text, finish_reason, logprobs)]})
 
     def whole(self) -> dict[str, Any]:
         dones = sorted(self._dones.items())
-        choices = [_choice(index, done.text, done.finish_reason.value) for index, done in dones]
+        choices = [
+            _choice(index, done.text, done.finish_reason.value, completion_logprobs(self._scores[index].all))
+            for index, done in dones
+        ]
         return {**self._head, "choices": choices, "usage": self._usage()}
 
     def end(self) -> bytes:
@@ -121,5 +138,5 @@ class CompletionWriter:
         return openai_usage(self._dones, self._num_choices)
 
 
-def _choice(index: int, text: str, finish_reason: str | None) -> dict[str, Any]:
-    return {"index": index, "text": text, "logprobs": None, "finish_reason": finish_reason}
+def _choice(index: int, text: str, finish_reason: str | None, logprobs: dict[str, Any] | None) -> dict[str, Any]:
+    return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish_reason}

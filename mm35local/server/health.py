@@ -32,7 +32,18 @@ async def health(request: Request) -> JSONResponse:
     if status.state is EngineState.READY:
         total = status.info.num_slots if status.info else 0
         return JSONResponse({**body, "slots": {"total": total, "busy": min(status.num_running, total)}})
-    return JSONResponse({**body, "progress": status.progress, **_error(status)}, 503)
+    return JSONResponse({**body, "progress": status.progress, **_rate(status), **_error(status)}, 503)
+
+
+def _rate(status: EngineStatus) -> dict[str, Any]:
+    """How the load goes; nothing before the weights are being read."""
+    if status.loading is None:
+        return {}
+    return {
+        "loaded_bytes": status.loading.loaded_bytes,
+        "bytes_per_second": round(status.loading.bytes_per_second),
+        "eta_seconds": status.loading.eta_seconds,
+    }
 
 
 def _error(status: EngineStatus) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from mm35local import __version__
 from mm35local.chat.dialect import Dialect
 from mm35local.chat.messages import Effort
+from mm35local.engine.measured import Measured, compare
 from mm35local.server.service import Service
 from mm35local.server.stopwatch import Stopwatch
 from mm35local.types import SamplingParams
@@ -42,6 +43,7 @@ async def props(request: Request) -> JSONResponse:
             "eos_token": dialect.vocabulary.spelling("eos"),
             "build_info": f"mm35local {__version__}",
             "is_sleeping": False,
+            "memory": [_memory(measured) for measured in compare(info.planned, info.buffers)],
         }
     )
 
@@ -62,6 +64,14 @@ async def slots(request: Request) -> JSONResponse:
 async def metrics(request: Request) -> Response:
     service: Service = request.app.state.service
     return Response(service.activity.page(), media_type=CONTENT_TYPE_LATEST)
+
+
+def _memory(measured: Measured) -> dict[str, Any]:
+    return {
+        "kind": measured.kind,
+        "planned_bytes": measured.planned_bytes,
+        "allocated_bytes": measured.allocated_bytes,
+    }
 
 
 def _busy_slot(number: int, watch: Stopwatch) -> dict[str, Any]:

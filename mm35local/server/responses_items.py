@@ -6,6 +6,7 @@ import base64
 from typing import Any
 
 from mm35local.server.blocks import Block, Kind
+from mm35local.server.logprobs import entry
 
 _OURS = "mm35:"
 
@@ -40,7 +41,12 @@ def part_of(block: Block) -> dict[str, Any]:
     """What a block of thinking or text holds so far."""
     if block.kind is Kind.THINKING:
         return {"type": "reasoning_text", "text": block.text}
-    return {"type": "output_text", "text": block.text, "annotations": [], "logprobs": []}
+    return {
+        "type": "output_text",
+        "text": block.text,
+        "annotations": [],
+        "logprobs": [entry(token) for token in block.scores],
+    }
 
 
 def sealed(thinking: str) -> str:

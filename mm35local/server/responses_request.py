@@ -7,6 +7,7 @@ that makes clients send everything again.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -21,11 +22,12 @@ from mm35local.server.chat_request import arguments_text
 from mm35local.server.effort import EffortFields
 from mm35local.server.format_fields import read_format
 from mm35local.server.responses_items import unsealed
-from mm35local.server.sampling import SamplingFields, TokenLimit
+from mm35local.server.sampling import NumLogprobs, SamplingFields, TokenLimit
 from mm35local.server.tool_fields import read_choice, read_tools
 from mm35local.types import SamplingParams
 
 _ROLES = ("system", "developer", "user", "assistant")
+_LOGPROBS = "message.output_text.logprobs"
 _STATEFUL = {
     "previous_response_id": "previous_response_not_found",
     "conversation": "unsupported_parameter",
@@ -48,6 +50,8 @@ class ResponsesRequest(SamplingFields, EffortFields):
     tool_choice: Any = None
     parallel_tool_calls: bool | None = None
     text: _Text | None = None
+    include: list[str] | None = None
+    top_logprobs: NumLogprobs = None
     metadata: dict[str, Any] | None = None
     previous_response_id: str | None = None
     conversation: Any = None
@@ -77,6 +81,7 @@ class ResponsesRequest(SamplingFields, EffortFields):
             "text": {"format": (self.text.format if self.text else None) or {"type": "text"}},
             "tool_choice": "auto" if self.tool_choice is None else self.tool_choice,
             "tools": self.tools or [],
+            "top_logprobs": self.top_logprobs or 0,
             "top_p": self.top_p,
             "truncation": "disabled",
         }
@@ -98,6 +103,8 @@ class ResponsesRequest(SamplingFields, EffortFields):
         )
         response_format = read_format(self.text.format if self.text else None, "text.format")
         params = self.sampling(defaults, self.max_output_tokens)
+        if self.top_logprobs is not None or _LOGPROBS in (self.include or ()):
+            params = replace(params, num_logprobs=self.top_logprobs or 0)
         return Turn(conversation, params, (), response_format), (*tool_notes, *item_notes)
 
     def _messages(self) -> tuple[tuple[Message, ...], tuple[str, ...]]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from mm35local.chat.scores import ScoredToken
 from mm35local.chat.turn import Done, Started, TurnEvent
 from mm35local.server.blocks import Block, BlockEvent, Blocks, Closed, Grown, Kind, Opened
+from mm35local.server.logprobs import entry
 from mm35local.server.problems import Problem
 from mm35local.server.responses_items import item_of, part_of
 from mm35local.server.sse import COMMENT, frame
@@ -75,14 +77,16 @@ class ResponsesWriter:
                 if block.kind is not Kind.CALL:
                     yield self._frame("response.content_part.added", **where, content_index=0, part=part_of(block))
             case Grown():
-                yield self._frame(f"{_EVENTS[block.kind][0]}.delta", **where, **_position(block), delta=change.piece)
+                yield self._frame(
+                    f"{_EVENTS[block.kind][0]}.delta", **where, **_position(block, change.scores), delta=change.piece
+                )
             case Closed():
                 yield from self._closing(block, where)
 
     def _closing(self, block: Block, where: dict[str, Any]) -> Iterator[bytes]:
         name, field = _EVENTS[block.kind]
         more = {"name": block.name} if block.kind is Kind.CALL else {}
-        yield self._frame(f"{name}.done", **where, **_position(block), **more, **{field: block.text})
+        yield self._frame(f"{name}.done", **where, **_position(block, block.scores), **more, **{field: block.text})
         if block.kind is not Kind.CALL:
             yield self._frame("response.content_part.done", **where, content_index=0, part=part_of(block))
         item = item_of(block, self._item_id(block), "completed")
@@ -105,12 +109,12 @@ class ResponsesWriter:
         }
 
 
-def _position(block: Block) -> dict[str, Any]:
+def _position(block: Block, scores: Sequence[ScoredToken]) -> dict[str, Any]:
     match block.kind:
         case Kind.THINKING:
             return {"content_index": 0}
         case Kind.TEXT:
-            return {"content_index": 0, "logprobs": []}
+            return {"content_index": 0, "logprobs": [entry(token) for token in scores]}
         case Kind.CALL:
             return {}
 

@@ -7,10 +7,11 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, Field
 
-from mm35local.types import SamplingParams
+from mm35local.types import MAX_LOGPROBS, SamplingParams
 
 MAX_INT = 2**30
 MAX_CHOICES = 16
+MAX_BIASES = 1024
 _NUM_SEEDS = 2**32 - 1  # llama.cpp keeps the last 32-bit value for "draw one"
 
 
@@ -31,6 +32,11 @@ StopList = Annotated[
 ]
 
 
+TokenId = Annotated[int, Field(ge=0, le=MAX_INT)]
+Bias = Annotated[float, Field(ge=-100, le=100)]
+NumLogprobs = Annotated[int | None, Field(ge=0, le=MAX_LOGPROBS)]
+
+
 class StreamOptions(BaseModel):
     include_usage: bool = False
 
@@ -46,6 +52,8 @@ class SamplingFields(BaseModel):
     repeat_penalty: Annotated[float | None, Field(ge=0.01, le=10)] = None
     """llama.cpp's name of the same."""
     seed: Annotated[int | None, Field(ge=-(2**63), lt=2**63)] = None
+    logit_bias: Annotated[dict[TokenId, Bias] | None, Field(max_length=MAX_BIASES)] = None
+    """Token id to what is added to its logit."""
     ignore_eos: bool = False
 
     def sampling(self, defaults: SamplingParams, max_tokens: int | None) -> SamplingParams:
@@ -59,6 +67,7 @@ class SamplingFields(BaseModel):
             "frequency_penalty": self.frequency_penalty,
             "repetition_penalty": self.repetition_penalty or self.repeat_penalty,
             "seed": None if self.seed is None else self.seed % _NUM_SEEDS,
+            "logit_bias": tuple(self.logit_bias.items()) if self.logit_bias else None,
             "max_tokens": max_tokens,
             "ignore_eos": self.ignore_eos or None,
         }

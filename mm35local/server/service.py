@@ -49,7 +49,12 @@ class Service:
         if status.state is EngineState.FAILED:
             return status
         if dialect is None or not dialect.done():
-            return EngineStatus(EngineState.LOADING, min(status.progress, _ALMOST), num_restarts=status.num_restarts)
+            return EngineStatus(
+                EngineState.LOADING,
+                min(status.progress, _ALMOST),
+                num_restarts=status.num_restarts,
+                loading=status.loading,
+            )
         if error := dialect.exception():
             known = error if isinstance(error, Mm35Error) else EngineError(f"{type(error).__name__}: {error}")
             return EngineStatus(EngineState.FAILED, error=known, num_restarts=status.num_restarts)

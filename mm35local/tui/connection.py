@@ -37,6 +37,8 @@ class Link:
     state: LinkState
     model: ModelCard | None = None
     progress: float = 0.0
+    bytes_per_second: float = 0.0
+    eta_seconds: float | None = None
     error: Mm35Error | None = None
     retry_seconds: float = 0.0
 
@@ -104,7 +106,7 @@ class Connection:
             case ServerState.READY:
                 self._tell(Link(LinkState.READY, model))
             case ServerState.LOADING:
-                self._tell(Link(LinkState.LOADING, model, health.progress))
+                self._tell(Link(LinkState.LOADING, model, health.progress, health.bytes_per_second, health.eta_seconds))
             case ServerState.FAILED:
                 self._tell(Link(LinkState.FAILED, model, error=health.error))
 

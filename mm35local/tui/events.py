@@ -32,10 +32,12 @@ class ModelCard:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """One answer of `/health`. `progress` (0..1) counts while LOADING, `error` is set once FAILED."""
+    """One answer of `/health`. `progress` (0..1) and its rate count while LOADING, `error` is set once FAILED."""
 
     state: ServerState
     progress: float = 0.0
+    bytes_per_second: float = 0.0
+    eta_seconds: float | None = None
     model: ModelCard | None = None
     num_slots: int = 0
     num_busy_slots: int = 0

@@ -19,6 +19,14 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
+def load_rate(bytes_per_second: float, eta_seconds: float | None) -> str:
+    """How fast and how long a load goes: " · 1.2 GB/s, 35 s left"; "" while that is not known."""
+    if not bytes_per_second or eta_seconds is None:
+        return ""
+    left = f"{eta_seconds:.0f} s" if eta_seconds < 60 else duration(eta_seconds)
+    return f" · {bytes_per_second / 1e9:.1f} GB/s, {left} left"
+
+
 def bar(share: float, width: int) -> str:
     """`share` (0..1) of a bar of `width` cells, in eighths of a cell."""
     eighths = round(min(1.0, max(0.0, share)) * width * 8)

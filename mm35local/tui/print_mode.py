@@ -18,7 +18,7 @@ from mm35local.errors import Mm35Error
 from mm35local.tui.attach import attach
 from mm35local.tui.client import ChatMessage, ChatRequest, ServerClient
 from mm35local.tui.events import ChatEvent, Delta, Ended, Health
-from mm35local.tui.figures import bar
+from mm35local.tui.figures import bar, load_rate
 from mm35local.tui.options import ChatOptions
 from mm35local.tui.plain_text import encodable, visible
 from mm35local.types import Usage
@@ -100,7 +100,10 @@ class TextPrinter:
     def loading(self, health: Health) -> None:
         if self._err.isatty():
             self._has_bar = True
-            self._err.write(f"\rloading the model {bar(health.progress, _BAR_CELLS)} {health.progress:4.0%}")
+            rate = load_rate(health.bytes_per_second, health.eta_seconds)
+            self._err.write(
+                f"\rloading the model {bar(health.progress, _BAR_CELLS)} {health.progress:4.0%}{rate}\x1b[K"
+            )
             self._err.flush()
 
     def event(self, event: ChatEvent) -> None:

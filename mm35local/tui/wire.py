@@ -54,6 +54,8 @@ class HealthBody(BaseModel):
     server: str = ""
     status: ServerState
     progress: float | None = None
+    bytes_per_second: float = 0.0
+    eta_seconds: float | None = None
     model: ModelBody | None = None
     slots: SlotsBody = Field(default_factory=SlotsBody)
     error: ErrorBody | None = None
@@ -62,6 +64,8 @@ class HealthBody(BaseModel):
         return Health(
             state=self.status,
             progress=min(1.0, max(0.0, self.progress or 0.0)),
+            bytes_per_second=self.bytes_per_second,
+            eta_seconds=self.eta_seconds,
             model=self.model.as_card() if self.model else None,
             num_slots=self.slots.total,
             num_busy_slots=self.slots.busy,

@@ -16,6 +16,7 @@ from mm35local.chat.deltas import Delta
 from mm35local.chat.dialect import Dialect, load_dialect
 from mm35local.chat.messages import Conversation, Effort, Message, Role
 from mm35local.chat.normalize import normalize
+from mm35local.chat.scores import Scores
 from mm35local.models.gguf_header import read_header
 from tests.chat import wire
 from tests.fakes.metadata import mistral_metadata
@@ -97,6 +98,6 @@ def test_a_recorded_answer_cut_anywhere_gives_the_same_deltas() -> None:
 
 
 def heard(pieces: list[tuple[int, ...]]) -> tuple[list[Delta], tuple[str, ...], int]:
-    answer = Answer(mistral().parser(), (), ("get_weather", "answer"), "seed")
-    deltas = [delta for piece in pieces for delta in answer.feed(piece)]
+    answer = Answer(mistral().parser(), mistral().vocabulary, (), ("get_weather", "answer"), "seed")
+    deltas = [delta for piece in pieces for delta in answer.feed(piece) if not isinstance(delta, Scores)]
     return merged([*deltas, *answer.flush(is_cut=False)]), answer.warnings, answer.num_thinking_tokens

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +14,7 @@ from mm35local.engine.api import Cancel, Failed, Finished, Progress, RequestEven
 from mm35local.engine.backend import ABORTED, NO_CELLS
 from mm35local.engine.core import EngineCore
 from mm35local.errors import ContextLengthExceeded, DecodeFailed, EngineOverloaded, RequestError
-from mm35local.types import FinishReason, Prompt, SamplingParams, Usage
+from mm35local.types import FinishReason, Prompt, SamplingParams, TokenLogprobs, Usage
 from tests.fakes.backend import EOG, N_VOCAB, FakeBackend, expected_answer
 
 N_CTX = 96
@@ -223,6 +224,9 @@ def test_requests_that_outgrow_the_cells_are_computed_again_not_failed() -> None
         ((1,), SamplingParams(top_p=1.5), RequestError),
         ((1,), SamplingParams(repetition_penalty=0.0), RequestError),
         ((1,), SamplingParams(presence_penalty=float("inf")), RequestError),
+        ((1,), SamplingParams(logit_bias=((N_VOCAB, 1.0),)), RequestError),
+        ((1,), SamplingParams(logit_bias=((1, float("nan")),)), RequestError),
+        ((1,), SamplingParams(num_logprobs=21), RequestError),
     ],
 )
 def test_hopeless_requests_are_refused_alone(
@@ -344,3 +348,13 @@ def test_the_end_of_generation_token_is_not_part_of_the_answer() -> None:
     assert isinstance(end, Finished)
     assert end.reason is FinishReason.STOP
     assert EOG not in run.answer(request)
+
+
+def test_logprobs_come_with_their_tokens_where_asked_for() -> None:
+    run = Run()
+    params = SamplingParams(temperature=0, max_tokens=5, ignore_eos=True)
+    asking, other = run.submit((1, 2), replace(params, num_logprobs=3)), run.submit((1, 2), params)
+    run.drain()
+    told = [event.logprobs for event in run.events[asking] if isinstance(event, Tokens)]
+    assert told == [(TokenLogprobs(-float(number)),) for number in range(5)]
+    assert all(event.logprobs == () for event in run.events[other] if isinstance(event, Tokens))

@@ -9,8 +9,9 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 
 from mm35local.engine.backend import NO_CELLS, Chunk
+from mm35local.engine.images import PlacedImage
 from mm35local.errors import DecodeFailed
-from mm35local.types import SamplingParams
+from mm35local.types import ImageGrid, SamplingParams, TokenLogprobs
 
 N_VOCAB = 64
 EOG = 0
@@ -54,6 +55,7 @@ class FakeBackend:
         self.cells: list[list[int]] = [[] for _ in range(num_slots)]
         self.opened: dict[int, SamplingParams] = {}
         self.num_drawn: dict[int, int] = {}
+        self.num_told: dict[int, int] = {}
         self.num_computed = 0
         self.steps: list[tuple[Chunk, ...]] = []
         self._capacity = capacity
@@ -70,7 +72,13 @@ class FakeBackend:
     def is_eog(self, token_id: int) -> bool:
         return token_id == EOG
 
-    def open(self, request_id: int, params: SamplingParams, prompt: Sequence[int]) -> None:
+    @property
+    def image_grid(self) -> ImageGrid | None:
+        return ImageGrid()
+
+    def open(
+        self, request_id: int, params: SamplingParams, prompt: Sequence[int], images: Sequence[PlacedImage] = ()
+    ) -> None:
         assert request_id not in self.opened, "a request is opened once"
         assert prompt, "a prompt is never empty"
         self.opened[request_id] = params
@@ -89,6 +97,12 @@ class FakeBackend:
         self.steps.append(tuple(chunks))
         self.num_computed += sum(chunk.num_rows for chunk in chunks)
         return [self._draw(chunk) if chunk.wants_token else () for chunk in chunks]
+
+    def take_logprobs(self, request_id: int) -> tuple[TokenLogprobs, ...]:
+        """One for each token drawn since the last call: its number in the answer, negated."""
+        first, last = self.num_told.get(request_id, 0), self.num_drawn[request_id]
+        self.num_told[request_id] = last
+        return tuple(TokenLogprobs(-float(number)) for number in range(first, last))
 
     def trim(self, slot: int, num_tokens: int) -> int:
         assert num_tokens <= len(self.cells[slot]), "nobody keeps what was never computed"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
 from mm35local.engine import api
 from mm35local.errors import ContextLengthExceeded, EngineError, EngineLoading, EngineOverloaded, Mm35Error
-from mm35local.types import FinishReason, Prompt, SamplingParams, Usage
+from mm35local.types import FinishReason, Prompt, SamplingParams, TokenLogprobs, Usage
 
 INFO = api.EngineInfo(
     n_ctx=1024, n_ctx_train=8192, n_vocab=512, num_slots=4, model_bytes=1000, load_seconds=0.1, device="CPU"
@@ -124,7 +125,7 @@ class FakeEngine:
                     break
                 tokens = step if room is None else step[:room]
                 record.num_sent += len(tokens)
-                yield api.Tokens(request_id, tokens)
+                yield api.Tokens(request_id, tokens, _logprobs(tokens, record.params))
             if reason is not FinishReason.STOP or not script.is_endless:
                 break
         if script.error is not None:
@@ -152,3 +153,13 @@ class FakeEngine:
             raise EngineLoading(self.state.progress)
         if self.state.state is api.EngineState.FAILED:
             raise self.state.error or EngineError("the engine failed")
+
+
+def _logprobs(tokens: Sequence[int], params: SamplingParams) -> tuple[TokenLogprobs, ...]:
+    """Each token is twice as likely as the id below it."""
+    if params.num_logprobs is None:
+        return ()
+    ranks = range(min(params.num_logprobs, 2))
+    return tuple(
+        TokenLogprobs(-0.5, tuple((id_ - rank, -0.5 - rank * math.log(2)) for rank in ranks)) for id_ in tokens
+    )

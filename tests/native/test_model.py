@@ -182,3 +182,14 @@ def test_penalties_work_at_temperature_zero_too(context: Context, model: Model) 
     assert len(set(penalised)) == 8
     repeated = generate(context, model, prompt, replace(GREEDY, repetition_penalty=3.0), 1)
     assert repeated[0] not in prompt, "the repetition penalty sees the prompt"
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_bias_forbids_or_forces_a_token(context: Context, model: Model, temperature: float) -> None:
+    prompt = model.tokenize("The capital of France is")
+    params = SamplingParams(temperature=temperature, top_k=1, seed=1)
+    best, second = generate(context, model, prompt, params, 2)
+    forbidden = replace(params, logit_bias=((best, -100.0),))
+    assert best not in generate(context, model, prompt, forbidden, 2)
+    forced = replace(params, logit_bias=((7, 100.0), (second, -100.0)))
+    assert generate(context, model, prompt, forced, 3) == [7, 7, 7]

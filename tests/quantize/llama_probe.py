@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import IO, Any, Self
 
+from tests.quantize import mtmd_probe
+
 
 class LlamaProbe:
     """The parent's end."""
@@ -53,6 +55,7 @@ def _model(path: str, vocab_only: bool) -> Iterator[Any]:
     params = llama_cpp.llama_model_default_params()
     params.vocab_only = vocab_only
     params.check_tensors = True
+    params.use_extra_bufts = False  # AMX tiles end the process where a virtual machine only shows them
     model = llama_cpp.llama_model_load_from_file(path.encode(), params)
     assert model, f"llama.cpp cannot load {path}"
     try:
@@ -111,6 +114,16 @@ def tokenize(path: str, texts: list[str]) -> list[list[int]]:
         return results
 
 
+def image_tokens(path: str, mmproj: str, sizes: list[tuple[int, int]]) -> list[int]:
+    with _model(path, False) as model:
+        return mtmd_probe.image_tokens(model, mmproj, sizes)
+
+
+def image_embeddings(path: str, mmproj: str, size: tuple[int, int], n_embd: int) -> list[list[float]]:
+    with _model(path, False) as model:
+        return mtmd_probe.image_embeddings(model, mmproj, size, n_embd)
+
+
 def facts(path: str) -> dict[str, Any]:
     """What llama.cpp itself believes about the model."""
     from llama_cpp import llama_cpp
@@ -131,16 +144,19 @@ def facts(path: str) -> dict[str, Any]:
 
 
 def _serve() -> None:
-    from llama_cpp import llama_cpp
+    from llama_cpp import llama_cpp, mtmd_cpp
 
     silent = llama_cpp.llama_log_callback(lambda level, text, data: None)
     llama_cpp.llama_log_set(silent, ctypes.c_void_p(0))
+    mtmd_cpp.mtmd_log_set(silent, ctypes.c_void_p(0))
     llama_cpp.llama_backend_init()
     verbs: dict[str, Callable[..., Any]] = {
         "quantize": quantize,
         "logits": logits,
         "tokenize": tokenize,
         "facts": facts,
+        "image_tokens": image_tokens,
+        "image_embeddings": image_embeddings,
     }
     for line in sys.stdin:
         command = json.loads(line)

@@ -17,8 +17,9 @@ from gguf import GGUFReader
 from safetensors import safe_open
 
 from mm35local.errors import CheckpointError, ConversionError, Mm35Error, UsageError
-from quantize.convert import check_space, convert, plan_conversion
+from quantize.convert import convert, plan_conversion
 from quantize.fp8 import E4M3_TABLE
+from quantize.make import check_space
 from tests.pocket import PocketConfig, write_pocket
 from tests.quantize.safetensors_bytes import read_header, shard_bytes
 

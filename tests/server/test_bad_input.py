@@ -83,8 +83,8 @@ async def test_bodies_that_are_no_request(here: Here, body: bytes, message: str)
         ({"messages": MESSAGES, "tools": [{"type": "function"}]}, "tools"),
         ({"messages": MESSAGES, "tool_choice": "required"}, "tool_choice"),
         ({"messages": MESSAGES, "response_format": {"type": "xml"}}, "response_format"),
-        ({"messages": MESSAGES, "logprobs": True}, "logprobs"),
-        ({"messages": MESSAGES, "logit_bias": {"1": 1}}, "logit_bias"),
+        ({"messages": MESSAGES, "logprobs": 5}, "logprobs"),
+        ({"messages": MESSAGES, "logit_bias": [1]}, "logit_bias"),
         ({"messages": MESSAGES, "thinking": {"type": "perhaps"}}, "thinking.type"),
     ],
 )

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from mm35local import __version__
+from mm35local.engine.api import Loading
 from mm35local.errors import LoadFailed
 from tests.fakes.metadata import chatml_metadata
 from tests.server.conftest import Here, fake_engine, ready, running, served_model
@@ -35,11 +37,13 @@ async def test_health_while_loading_and_what_requests_get_meanwhile() -> None:
     engine.loads_at_once = False
     async with running(engine) as here:
         engine.loading(0.42)
+        engine.state = replace(engine.state, loading=Loading(0.42, 420, 100.4, 5.8))
         await asyncio.sleep(0.05)
         reply = await here.client.get("/health")
         assert reply.status_code == 503
         body = reply.json()
         assert (body["status"], body["progress"]) == ("loading", 0.42)
+        assert (body["loaded_bytes"], body["bytes_per_second"], body["eta_seconds"]) == (420, 100, 5.8)
         assert body["model"] == MODEL | {"n_ctx": None}
         assert body["error"]["code"] == 503
         assert body["error"]["type"] == "unavailable_error"

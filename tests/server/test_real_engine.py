@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import openai
@@ -102,6 +103,22 @@ async def test_a_stop_string_frees_the_slot(smollm2: tuple[Service, str]) -> Non
     async with asyncio.timeout(5):
         while service.engine.status.num_running:
             await asyncio.sleep(0.01)
+
+
+async def test_logprobs_and_a_bias(smollm2: tuple[Service, str]) -> None:
+    _service, url = smollm2
+    async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0) as ai:
+        ask = partial(ai.completions.create, model="x", prompt="The capital of France is", temperature=0, max_tokens=3)
+        free = (await ask(logprobs=2)).choices[0]
+        assert free.logprobs is not None
+        tokens, own, top = free.logprobs.tokens, free.logprobs.token_logprobs, free.logprobs.top_logprobs
+        assert tokens is not None
+        assert own is not None
+        assert top is not None
+        assert "".join(tokens) == free.text
+        assert all(max(each.values()) == logprob <= 0 for each, logprob in zip(top, own, strict=True))
+        biased = (await ask(logit_bias={"100": 100})).choices[0]
+        assert biased.text == 3 * biased.text[: len(biased.text) // 3] != free.text
 
 
 def _golden(question: str) -> list[int]:

@@ -10,7 +10,7 @@ from textual.timer import Timer
 from textual.widget import Widget
 
 from mm35local.tui.connection import Link, LinkState
-from mm35local.tui.figures import bar, count, duration
+from mm35local.tui.figures import bar, count, duration, load_rate
 from mm35local.tui.reply import Phase, Reply
 
 _TICKS_PER_SECOND = 5
@@ -72,7 +72,7 @@ class StatusLine(Widget):
                     spinner,
                     "loading the model ",
                     (bar(share, _BAR_CELLS), "$primary on $panel"),
-                    f" {share:.0%}",
+                    f" {share:.0%}{load_rate(self._link.bytes_per_second, self._link.eta_seconds)}",
                     (" · what you send waits for it" if self._reply is not None else "", "$foreground 60%"),
                 )
             case LinkState.LOST:

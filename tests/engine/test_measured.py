@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+from mm35local.engine.measured import Measured, compare
+
+MIB = 1 << 20
+
+
+def test_on_the_cpu_all_of_the_hosts_buffers_count() -> None:
+    buffers = [("CPU_Mapped", "model", 96 * MIB), ("CPU_REPACK", "model", 102 * MIB), ("CPU", "compute", 50 * MIB)]
+    model, compute = compare([("model", 100 * MIB), ("compute", 40 * MIB)], buffers)
+    assert (model.allocated_bytes, model.is_off) == (102 * MIB, False)
+    assert str(model) == "memory: model buffers take 102.00 MiB, planned 100.00 (+2.0%)"
+    assert (compute.allocated_bytes, compute.is_off) == (50 * MIB, True)
+    assert str(compute).startswith("WARNING: memory: compute buffers take 50.00 MiB, planned 40.00 (+25.0%)")
+
+
+def test_with_cards_the_host_does_not_count() -> None:
+    buffers = [
+        ("CPU_Mapped", "model", 900 * MIB),
+        ("CUDA0", "model", 40 * MIB),
+        ("CUDA1", "model", 41 * MIB),
+        ("CUDA_Host", "compute", 30 * MIB),
+        ("CUDA0", "compute", 5 * MIB),
+    ]
+    assert compare([("model", 80 * MIB), ("compute", 5 * MIB)], buffers) == [
+        Measured("model", 80 * MIB, 81 * MIB),
+        Measured("compute", 5 * MIB, 5 * MIB),
+    ]
+
+
+def test_the_logs_rounding_is_no_error() -> None:
+    assert not Measured("KV", 0, MIB // 100).is_off
+    assert not Measured("KV", 100, 5000).is_off
+    assert Measured("KV", 0, MIB).is_off
