@@ -22,9 +22,14 @@ def disk_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
+def partial_path(path: Path) -> Path:
+    """Where `path` is written until it is whole."""
+    return path.with_name(path.name + ".partial")
+
+
 def write_aside(path: Path, data: bytes) -> None:
     """`data` under `path`, whole or not at all: a temporary name, fsync, rename, fsync of the folder."""
-    partial = path.with_name(path.name + ".partial")
+    partial = partial_path(path)
     with disk_errors(path):
         with partial.open("wb") as file:
             file.write(data)

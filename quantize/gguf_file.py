@@ -20,7 +20,7 @@ from gguf import GGMLQuantizationType, GGUFWriter
 from gguf.gguf_writer import WriterState
 
 from mm35local.errors import ConversionError
-from quantize.durable import disk_errors, sync_folder
+from quantize.durable import disk_errors, partial_path, sync_folder
 from quantize.metadata import Metadata
 
 _READ_BYTES = 1 << 22
@@ -108,7 +108,7 @@ class GgufFile:
     def __init__(self, path: Path, layout: GgufLayout) -> None:
         self.path = path
         self.layout = layout
-        self._partial = path.with_name(path.name + ".partial")
+        self._partial = partial_path(path)
         with disk_errors(path):
             self._fd = os.open(self._partial, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
 

@@ -1,10 +1,12 @@
 """One quant on its way to disk: its files, the journal of what is durable in them, and the manifest at the end.
 
-Invariant: a final name appears only when every byte behind it was read back and is what was computed.
+Invariant: a final name appears only when every byte behind it was read back and is what was computed; the manifest of
+a conversion is there only when that is so, and goes before the next one begins.
 """
 
 from __future__ import annotations
 
+import os
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -13,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from quantize.durable import disk_errors, partial_path, sync_folder
 from quantize.gguf_file import GgufFile, GgufLayout
 from quantize.journal import Journal
 from quantize.manifest import FileEntry, Manifest, read_manifest, write_manifest
@@ -53,15 +56,26 @@ class PlannedOutput:
         return tuple(file.path for file in self.files if file.path.exists())
 
     def finished(self) -> Manifest | None:
-        """The manifest, if this same conversion has already made all the files; their bytes are not read again."""
+        """The manifest, if this same conversion has already made all the files; their bytes are not read again.
+
+        A run that died while it gave the names had checked everything: the remaining names are given now.
+        """
         manifest = read_manifest(self.manifest_path)
         if manifest is None or manifest.conversion != self.fingerprint:
             return None
-        sizes = {entry.name: entry.bytes for entry in manifest.files}
-        is_whole = all(
-            file.path.is_file() and file.path.stat().st_size == sizes.get(file.path.name) for file in self.files
-        )
-        return manifest if is_whole else None
+        for file, entry in zip(self.files, manifest.files, strict=True):
+            if not _has_size(file.path, entry.bytes):
+                if not _has_size(partial_path(file.path), entry.bytes):
+                    return None
+                with disk_errors(file.path):
+                    os.replace(partial_path(file.path), file.path)
+                    sync_folder(file.path.parent)
+        self.journal_path.unlink(missing_ok=True)
+        return manifest
+
+
+def _has_size(path: Path, num_bytes: int) -> bool:
+    return path.is_file() and path.stat().st_size == num_bytes
 
 
 class Output:
@@ -82,6 +96,7 @@ class Output:
                 self._files.append(GgufFile(file.path, file.layout))
             if not self._journal.done or not all(file.is_begun for file in self._files):
                 self._is_begun = True
+                plan.manifest_path.unlink(missing_ok=True)
                 self._journal.start()
                 for begun in self._files:
                     begun.begin()

@@ -333,6 +333,32 @@ def test_a_finished_output_is_kept_and_the_others_are_made(
         assert hashlib.sha256(file.path.read_bytes()).hexdigest() == file.sha256
 
 
+def test_names_that_a_killed_run_did_not_give_are_given(
+    pocket_gguf: Path, pocket_checkpoint: Path, tmp_path: Path
+) -> None:
+    [file] = convert(pocket_checkpoint / "hf", tmp_path, ["Q8_0"]).files
+    file.path.rename(tmp_path / f"{file.path.name}.partial")
+    (tmp_path / f"{file.path.stem}.journal").write_text("left over")
+    steps: list[tuple[int, int]] = []
+    [again] = convert(pocket_checkpoint / "hf", tmp_path, ["Q8_0"], on_progress=lambda *step: steps.append(step)).files
+    assert (again.is_kept, again.sha256, steps) == (True, file.sha256, [])
+    assert again.path.read_bytes() == (pocket_gguf / again.path.name).read_bytes()
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".gguf", ".json"]
+
+
+def test_an_old_manifest_does_not_vouch_for_a_new_partial_file(pocket_checkpoint: Path, tmp_path: Path) -> None:
+    def interrupt(done_bytes: int, total_bytes: int) -> None:
+        if done_bytes > total_bytes // 2:
+            raise KeyboardInterrupt
+
+    [file] = convert(pocket_checkpoint / "hf", tmp_path, ["Q8_0"]).files
+    file.path.unlink()
+    with pytest.raises(KeyboardInterrupt):
+        convert(pocket_checkpoint / "hf", tmp_path, ["Q8_0"], on_progress=interrupt)
+    [again] = convert(pocket_checkpoint / "hf", tmp_path, ["Q8_0"]).files
+    assert (again.is_kept, again.sha256) == (False, file.sha256)
+
+
 def test_a_finished_output_that_lost_bytes_is_not_kept(pocket_checkpoint: Path, tmp_path: Path) -> None:
     [file] = convert(pocket_checkpoint / "hf", tmp_path, ["Q8_0"]).files
     with file.path.open("r+b") as damaged:
