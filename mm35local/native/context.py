@@ -20,6 +20,9 @@ ABORTED = 2
 """The abort callback stopped llama_decode; what was computed of the batch may be in the cells."""
 
 
+MAX_SEQUENCES = 256
+"""LLAMA_MAX_SEQ of llama.cpp."""
+
 _KV_TYPES = {"f16": 1, "q4_0": 2, "q5_1": 7, "q8_0": 8}
 """ggml.h's enum ggml_type."""
 
@@ -49,7 +52,7 @@ class Context:
     ) -> None:
         """`num_threads` compute a step of one row, `num_batch_threads` a larger one.
 
-        At most one row of each sequence may ask for logits in a decode. Raises LoadFailed when memory is short.
+        At most `num_sequences` rows may ask for logits in a decode. Raises LoadFailed when memory is short.
         """
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = n_ctx
