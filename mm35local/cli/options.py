@@ -39,6 +39,16 @@ FlashAttention = Annotated[
     bool | None,
     typer.Option("--flash-attention/--no-flash-attention", help="Off needs far more memory.", rich_help_panel=_ENGINE),
 ]
+Rpc = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--rpc",
+        metavar="HOST:PORT",
+        help="An `mm35 rpc-worker` that lends its devices, repeatable.",
+        show_default=False,
+        rich_help_panel=_ENGINE,
+    ),
+]
 UseGpu = Annotated[
     bool | None,
     typer.Option("--gpu/--cpu", help="Where the weights go; default: GPU if they fit.", rich_help_panel=_ENGINE),

@@ -41,6 +41,8 @@ class EngineConfig:
     """Each GPU's part, in PCI order; empty leaves it to llama.cpp."""
     main_gpu: int = 0
     """The GPU that holds all with split none."""
+    rpc: tuple[str, ...] = ()
+    """host:port of `mm35 rpc-worker`s, whose devices count after the GPUs of this machine."""
     mmproj_path: Path | None = None
     """The file of the vision tower; None: the model sees no images."""
     image_grid: ImageGrid = field(default_factory=ImageGrid)
