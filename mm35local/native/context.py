@@ -45,18 +45,21 @@ class Context:
         n_batch: int,
         num_threads: int,
         num_batch_threads: int,
+        num_drafts: int = 0,
         cells: CellFormat | None = None,
     ) -> None:
         """`num_threads` compute a step of one row, `num_batch_threads` a larger one.
 
-        At most one row of each sequence may ask for logits in a decode. Raises LoadFailed when memory is short.
+        In a decode one row of each sequence may ask for logits, and `num_drafts` rows more.
+        Raises LoadFailed when memory is short.
         """
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = n_ctx
         params.n_seq_max = num_sequences
         params.kv_unified = True
         params.n_batch = params.n_ubatch = n_batch
-        params.n_outputs_max = min(num_sequences, n_batch)
+        params.n_outputs_max = min(num_sequences + num_drafts, n_batch)
+        params.n_outputs_max_per_seq = min(1 + num_drafts, n_batch)
         cells = cells or CellFormat()
         params.type_k = params.type_v = _KV_TYPES[cells.kv_type]
         if not cells.flash_attention:
