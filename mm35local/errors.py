@@ -17,6 +17,7 @@ Mm35Error                      message (what was expected, what was found) and h
 │   ├── EngineOverloaded       the queue is full: limit
 │   ├── LoadFailed             llama.cpp refused the model: detail
 │   ├── DecodeFailed           llama.cpp refused a batch: code
+│   │   ├── ImageFailed        the vision tower refused an image: detail
 │   │   └── GrammarFailed      the answer could not follow its grammar any more: detail
 │   └── WorkerDied             the engine's process ended: exit_code
 └── ServerError
@@ -164,6 +165,13 @@ class DecodeFailed(EngineError):
     def __init__(self, code: int) -> None:
         super().__init__(f"llama.cpp could not compute a batch (code {code})", "send the request again")
         self.code = code
+
+
+class ImageFailed(DecodeFailed):
+    def __init__(self, detail: str) -> None:
+        EngineError.__init__(self, f"the image could not be read: {detail}", "send it in another size")
+        self.code = 0
+        self.detail = detail
 
 
 class GrammarFailed(DecodeFailed):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -59,10 +60,63 @@ class SamplingParams:
 
 
 @dataclass(frozen=True, slots=True)
+class ImageGrid:
+    """How a vision tower cuts images up: into cells of `cell` x `cell` pixels, sides of at most `max_side`."""
+
+    cell: int = 28
+    """A patch times the spatial merge."""
+    max_side: int = 1540
+
+    def cells(self, width: int, height: int) -> tuple[int, int]:
+        """(columns, rows) that an image of this size becomes: mistral-common's formula, to its rounding."""
+        ratio = max(height / self.max_side, width / self.max_side)
+        if ratio > 1:
+            width, height = max(round(width / ratio), 1), max(round(height / ratio), 1)
+        return (width - 1) // self.cell + 1, (height - 1) // self.cell + 1
+
+    @property
+    def max_cells(self) -> int:
+        """Of the largest image."""
+        return (self.max_side // self.cell) ** 2
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """Pixels in a size that the model's vision tower takes as it is: `rgb` is u8[height, width, 3].
+
+    In a prompt its embeddings stand under negative ids that follow from its content. So books of tokens are books of
+    images too: two prompts share a beginning as far as text, and images bit for bit, are the same.
+    """
+
+    width: int
+    height: int
+    rgb: bytes
+    num_rows: int
+    """Embeddings, one a position: merged patches, and a row end ([IMG_BREAK]) between the rows of them."""
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 of size and pixels."""
+        return hashlib.sha256(b"%d x %d:" % (self.width, self.height) + self.rgb).digest()
+
+    @property
+    def row_ids(self) -> tuple[int, ...]:
+        """`num_rows` ids in -2^31..-1, 31 bits of the content's hash in each: n of them agree by chance once in 2^31n.
+
+        An id depends on the whole image, so another one of the same size has other ids from the first row on.
+        """
+        bits = hashlib.shake_128(self.digest).digest(4 * self.num_rows)
+        return tuple(-1 - (word >> 1) for word in memoryview(bits).cast("I"))
+
+
+@dataclass(frozen=True, slots=True)
 class Prompt:
     """What the engine continues. Ids are the model's own; the engine never sees text."""
 
     token_ids: tuple[int, ...]
+    """Negative where an image stands: its `row_ids`, all of them in a row."""
+    images: tuple[Image, ...] = ()
+    """Each once, in any order."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ SAMPLES = [
     errors.LoadFailed("f.gguf", "why"),
     errors.DecodeFailed(-3),
     errors.GrammarFailed("too complex"),
+    errors.ImageFailed("too complex"),
     errors.WorkerDied(-9, "GGML_ASSERT"),
     errors.PortInUse("127.0.0.1", 8080),
     errors.ServerUnreachable("url", "refused"),

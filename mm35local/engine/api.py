@@ -7,13 +7,13 @@ request is rejected, cancelled, or the worker dies.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
 from mm35local.errors import Mm35Error
-from mm35local.types import FinishReason, Prompt, SamplingParams, TokenLogprobs, Usage
+from mm35local.types import FinishReason, ImageGrid, Prompt, SamplingParams, TokenLogprobs, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,12 @@ class EngineConfig:
     """Each GPU's part, in PCI order; empty leaves it to llama.cpp."""
     main_gpu: int = 0
     """The GPU that holds all with split none."""
+    speculate: str = "auto"
+    """Who guesses tokens ahead: auto (n-gram lookup while it pays), ngram (the same) or off."""
+    mmproj_path: Path | None = None
+    """The file of the vision tower; None: the model sees no images."""
+    image_grid: ImageGrid = field(default_factory=ImageGrid)
+    """How that tower cuts images up."""
     overrides: tuple[tuple[str, float | str], ...] = ()
     """Keys of the file's header that are read as if they held these values."""
     planned: tuple[tuple[str, int], ...] = ()

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from mm35local.types import SamplingParams, TokenLogprobs
+from mm35local.engine.images import PlacedImage
+from mm35local.types import ImageGrid, SamplingParams, TokenLogprobs
 
 NO_CELLS = 1
 """DecodeFailed.code: no free KV cells for the step; nothing was computed."""
@@ -45,7 +46,14 @@ class Backend(Protocol):
         """Does this id end a generation?"""
         ...
 
-    def open(self, request_id: int, params: SamplingParams, prompt: Sequence[int]) -> None:
+    @property
+    def image_grid(self) -> ImageGrid | None:
+        """What images must fit; None where the model sees none."""
+        ...
+
+    def open(
+        self, request_id: int, params: SamplingParams, prompt: Sequence[int], images: Sequence[PlacedImage] = ()
+    ) -> None:
         """Prepare to sample for a request; what it draws depends on nothing but these and its own tokens.
 
         Raises RequestError if its grammar cannot be compiled.

@@ -10,9 +10,11 @@ from collections.abc import Sequence
 
 from mm35local.engine.api import Cancel, Failed, Finished, Progress, RequestEvent, Started, Submit, Tokens
 from mm35local.engine.backend import ABORTED, NO_CELLS, Backend, Chunk
+from mm35local.engine.images import whole_images
 from mm35local.engine.prefix_cache import PrefixCache
 from mm35local.engine.request import Request, accept
 from mm35local.engine.scheduler import can_admit, schedule
+from mm35local.engine.speculation import Speculator
 from mm35local.errors import DecodeFailed, EngineOverloaded, Mm35Error, RequestError
 from mm35local.types import FinishReason, TokenLogprobs
 
@@ -20,8 +22,19 @@ from mm35local.types import FinishReason, TokenLogprobs
 class EngineCore:
     """Decides with `scheduler`, computes with a `Backend`, books in `request` and `prefix_cache`."""
 
-    def __init__(self, backend: Backend, *, n_ctx: int, num_slots: int, n_batch: int, max_waiting: int) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        n_ctx: int,
+        num_slots: int,
+        n_batch: int,
+        max_waiting: int,
+        speculator: Speculator | None = None,
+    ) -> None:
+        """Without a `speculator` nothing is guessed."""
         self._backend = backend
+        self._speculator = speculator or Speculator(())
         self._n_ctx = n_ctx
         self._n_batch = n_batch
         self._max_waiting = max_waiting
@@ -44,7 +57,13 @@ class EngineCore:
         """Start or queue a request; a hopeless or surplus one gets its Failed."""
         self._num_arrived += 1
         try:
-            request = accept(command, arrival=self._num_arrived, n_ctx=self._n_ctx, n_vocab=self._backend.n_vocab)
+            request = accept(
+                command,
+                arrival=self._num_arrived,
+                n_ctx=self._n_ctx,
+                n_vocab=self._backend.n_vocab,
+                grid=self._backend.image_grid,
+            )
             self._enqueue(request)
         except (RequestError, EngineOverloaded) as error:
             self._events.append(Failed(command.request_id, error))
@@ -67,7 +86,7 @@ class EngineCore:
         plan = schedule(self._running.values(), n_batch=self._n_batch, num_cells=self._num_available_cells())
         for request in plan.preempted:
             self._preempt(request)
-        self._compute(plan.chunks)
+        self._compute(self._speculator.add_drafts(plan.chunks, self._running, self._room_for_drafts(plan.chunks)))
         return self.take_events()
 
     def take_events(self) -> list[RequestEvent]:
@@ -93,7 +112,7 @@ class EngineCore:
     def _start(self, request: Request) -> None:
         slot, num_common = self._cache.take(request.tokens)
         request.slot = slot
-        request.num_computed = self._backend.trim(slot, num_common)
+        request.num_computed = self._backend.trim(slot, whole_images(num_common, request.images))
         self._running[request.request_id] = request
         if not request.is_started:
             request.is_started = True
@@ -102,7 +121,7 @@ class EngineCore:
 
     def _open(self, request: Request) -> None:
         try:
-            self._backend.open(request.request_id, request.params, request.tokens)
+            self._backend.open(request.request_id, request.params, request.tokens, request.images)
         except RequestError as error:
             self._close(request)
             self._events.append(Failed(request.request_id, error))
@@ -117,6 +136,10 @@ class EngineCore:
     def _num_available_cells(self) -> int:
         """Free cells, and those of sequences that nobody runs."""
         return self._n_ctx - sum(request.num_computed for request in self._running.values())
+
+    def _room_for_drafts(self, chunks: Sequence[Chunk]) -> int:
+        """Rows that this step could have more."""
+        return min(self._n_batch, self._num_available_cells()) - sum(chunk.num_rows for chunk in chunks)
 
     def _evict_for(self, num_tokens: int) -> None:
         while self.num_used_cells + num_tokens > self._n_ctx:
@@ -135,7 +158,8 @@ class EngineCore:
         while chunks:
             self._evict_for(sum(chunk.num_rows for chunk in chunks))
             try:
-                sampled = self._backend.compute(chunks)
+                with self._speculator.measuring(chunks):
+                    sampled = self._backend.compute(chunks)
             except DecodeFailed as error:
                 chunks = self._recover(chunks, error)
                 continue
@@ -184,12 +208,16 @@ class EngineCore:
 
     def _append(self, request: Request, chunk: Chunk, sampled: tuple[int, ...]) -> None:
         """The answer goes on with `sampled`, as far as it may; all but the last of them are computed already."""
+        self._speculator.observe(chunk, sampled)
         answer, reason = self._cut(request, sampled)
         request.num_computed += min(len(answer), len(sampled) - 1)
         request.tokens += answer
         if request.num_computed < chunk.start + chunk.num_rows:
             assert request.slot is not None, "it is running"
-            request.num_computed = self._backend.trim(request.slot, request.num_computed)
+            num_kept = self._backend.trim(request.slot, request.num_computed)
+            if num_kept < request.num_computed:
+                self._speculator.give_up()  # an architecture that cannot forget a part would compute all again
+            request.num_computed = num_kept
         if answer:
             self._events.append(Tokens(request.request_id, answer, self._logprobs(request)[: len(answer)]))
         if reason is not None:
@@ -223,6 +251,7 @@ class EngineCore:
         else:
             self._release(request)
         self._backend.close(request.request_id)
+        self._speculator.close(request.request_id)
 
     def _release(self, request: Request) -> None:
         """The request leaves its slot; its computed tokens stay there until somebody needs the cells."""

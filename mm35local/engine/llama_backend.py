@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mm35local.engine.api import EngineConfig
 from mm35local.engine.backend import Chunk
+from mm35local.engine.images import PlacedImage
 from mm35local.engine.logprobs import LogprobsReader
+from mm35local.engine.speculation import MAX_STEP_DRAFTS
 from mm35local.engine.threads import default_threads
 from mm35local.errors import DecodeFailed, LoadFailed
 from mm35local.native.batch import Batch
@@ -21,10 +24,11 @@ from mm35local.native.context import CellFormat, Context
 from mm35local.native.library import Library
 from mm35local.native.model import Model, Placing
 from mm35local.native.sampler import Sampler
-from mm35local.types import SamplingParams, TokenLogprobs
+from mm35local.types import ImageGrid, SamplingParams, TokenLogprobs
 
 if TYPE_CHECKING:
     from mm35local.engine.constraint import Constraint, ConstraintCompiler
+    from mm35local.engine.sight import Sight
 
 
 class LlamaBackend:
@@ -49,9 +53,18 @@ class LlamaBackend:
         except LoadFailed:
             self.model.close()
             raise
+        self._sight: Sight | None = None
+        if config.mmproj_path is not None:
+            try:
+                self._sight = _open_sight(library, self.model, config, config.mmproj_path, is_cancelled)
+            except LoadFailed:
+                self._context.close()
+                self.model.close()
+                raise
         self._batch = Batch(config.n_batch)
         self._eog_ids = self.model.eog_ids()
         self._n_ctx = config.n_ctx
+        self._image_grid = config.image_grid if self._sight else None
         self._samplers: dict[int, Sampler] = {}
         self._compiler: ConstraintCompiler | None = None
         self._mask_thread = ThreadPoolExecutor(1, "masks")
@@ -63,6 +76,10 @@ class LlamaBackend:
     @property
     def n_vocab(self) -> int:
         return self.model.n_vocab
+
+    @property
+    def image_grid(self) -> ImageGrid | None:
+        return self._image_grid
 
     def is_eog(self, token_id: int) -> bool:
         return token_id in self._eog_ids
@@ -77,10 +94,15 @@ class LlamaBackend:
                 ids.append(part)
         return ids
 
-    def open(self, request_id: int, params: SamplingParams, prompt: Sequence[int]) -> None:
+    def open(
+        self, request_id: int, params: SamplingParams, prompt: Sequence[int], images: Sequence[PlacedImage] = ()
+    ) -> None:
         if params.grammar is not None:
             self._constraints[request_id] = self._constraint_compiler().compile(params.grammar)
-        self._samplers[request_id] = Sampler(params, n_vocab=self.n_vocab, n_ctx=self._n_ctx, prompt=prompt)
+        tokens = [token_id for token_id in prompt if token_id >= 0] if images else prompt
+        self._samplers[request_id] = Sampler(params, n_vocab=self.n_vocab, n_ctx=self._n_ctx, prompt=tokens)
+        if self._sight is not None:
+            self._sight.open(request_id, images)
         if params.num_logprobs is not None:
             self._logprobs[request_id] = LogprobsReader(params.num_logprobs)
 
@@ -96,11 +118,23 @@ class LlamaBackend:
     def close(self, request_id: int) -> None:
         self._constraints.pop(request_id, None)
         self._logprobs.pop(request_id, None)
+        if self._sight is not None:
+            self._sight.close(request_id)
         sampler = self._samplers.pop(request_id, None)
         if sampler is not None:
             sampler.close()
 
     def compute(self, chunks: Sequence[Chunk]) -> list[tuple[int, ...]]:
+        self._prefilling = tuple(chunk.request_id for chunk in chunks if len(chunk.token_ids) > 1)
+        if self._sight is None:
+            return self._compute_tokens(chunks)
+        rests = [self._sight.compute_ahead(chunk, self._context, self._batch) for chunk in chunks]
+        sampled = iter(self._compute_tokens([rest for rest in rests if rest.token_ids]))
+        return [next(sampled) if rest.token_ids else () for rest in rests]
+
+    def _compute_tokens(self, chunks: Sequence[Chunk]) -> list[tuple[int, ...]]:
+        if not chunks:
+            return []
         masks = self._start_masks(chunks)
         try:
             rows = self._decode(chunks)
@@ -130,7 +164,6 @@ class LlamaBackend:
         for chunk in chunks:
             rows.append(self._batch.add(chunk.slot, chunk.start, chunk.token_ids, wants_logits=chunk.wants_token))
             self._batch.add_drafts(chunk.slot, chunk.start + len(chunk.token_ids), chunk.drafts)
-        self._prefilling = tuple(chunk.request_id for chunk in chunks if len(chunk.token_ids) > 1)
         code = self._context.decode(self._batch)
         if code:
             raise DecodeFailed(code)
@@ -167,6 +200,8 @@ class LlamaBackend:
         self._mask_thread.shutdown()
         for sampler in self._samplers.values():
             sampler.close()
+        if self._sight is not None:
+            self._sight.shutdown()
         self._context.close()
         self.model.close()
 
@@ -182,8 +217,33 @@ def _open_context(library: Library, model: Model, config: EngineConfig) -> Conte
         model,
         n_ctx=config.n_ctx,
         num_sequences=config.num_slots,
+        num_outputs=config.num_slots + (MAX_STEP_DRAFTS if config.speculate != "off" else 0),
         n_batch=config.n_batch,
         num_threads=config.num_threads or default.num_decode,
         num_batch_threads=config.num_threads or default.num_batch,
         cells=CellFormat(config.kv_type, config.flash_attention),
     )
+
+
+def _open_sight(
+    library: Library, model: Model, config: EngineConfig, path: Path, is_cancelled: Callable[[int], bool]
+) -> Sight:
+    """mtmd's library is loaded for those who have a vision tower only."""
+    from mm35local.engine.sight import Sight
+    from mm35local.native.vision import VisionEncoder
+
+    encoder = VisionEncoder(
+        library,
+        path,
+        model,
+        use_gpu=config.n_gpu_layers > 0,
+        num_threads=config.num_threads or default_threads().num_batch,
+        max_image_tokens=config.image_grid.max_cells,
+    )
+    sight = Sight(encoder, is_cancelled)
+    try:
+        sight.warm_up(config.image_grid, str(path), is_largest=config.n_gpu_layers > 0)
+    except LoadFailed:
+        sight.shutdown()
+        raise
+    return sight

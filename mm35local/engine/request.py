@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass
 
 from mm35local.engine.api import Submit
+from mm35local.engine.images import PlacedImage, place_images
 from mm35local.errors import ContextLengthExceeded, RequestError
-from mm35local.types import MAX_LOGPROBS, SamplingParams, Usage
+from mm35local.types import MAX_LOGPROBS, ImageGrid, SamplingParams, Usage
 
 
 @dataclass(slots=True, eq=False)
@@ -26,6 +27,7 @@ class Request:
     num_prompt_tokens: int
     max_total: int
     """It ends with LENGTH when `tokens` is this long."""
+    images: tuple[PlacedImage, ...] = ()
     slot: int | None = None
     num_computed: int = 0
     num_cached: int = 0
@@ -44,13 +46,17 @@ class Request:
         return Usage(self.num_prompt_tokens, self.num_generated, self.num_cached)
 
 
-def accept(command: Submit, *, arrival: int, n_ctx: int, n_vocab: int) -> Request:
-    """Open the books of a request. Raises RequestError or ContextLengthExceeded if it can never be served."""
+def accept(command: Submit, *, arrival: int, n_ctx: int, n_vocab: int, grid: ImageGrid | None = None) -> Request:
+    """Open the books of a request. Raises RequestError or ContextLengthExceeded if it can never be served.
+
+    `grid` is what its images must fit, None where the model sees none.
+    """
     params, tokens = command.params, list(command.prompt.token_ids)
     if not tokens:
         raise RequestError("the prompt is empty: at least one token is needed", "messages", "empty_prompt")
-    if min(tokens) < 0 or max(tokens) >= n_vocab:
-        strange = next(token_id for token_id in tokens if not 0 <= token_id < n_vocab)
+    images = place_images(tokens, command.prompt.images, grid)
+    if max(tokens) >= n_vocab:
+        strange = max(tokens)
         raise RequestError(
             f"token id {strange} is not in the vocabulary of {n_vocab}", "messages", "invalid_token", "re-tokenize"
         )
@@ -61,7 +67,7 @@ def accept(command: Submit, *, arrival: int, n_ctx: int, n_vocab: int) -> Reques
     if len(tokens) + (params.max_tokens or 1) > n_ctx:
         raise ContextLengthExceeded(len(tokens), params.max_tokens or 0, n_ctx)
     max_total = n_ctx if params.max_tokens is None else len(tokens) + params.max_tokens
-    return Request(command.request_id, arrival, params, tokens, len(tokens), max_total)
+    return Request(command.request_id, arrival, params, tokens, len(tokens), max_total, images)
 
 
 def _check_params(params: SamplingParams) -> None:

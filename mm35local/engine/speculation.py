@@ -7,7 +7,9 @@ number that gives most tokens a second, which may well be none.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -99,21 +101,24 @@ class _Record:
 class Speculator:
     """Adds drafts to a step, and learns from what became of them."""
 
-    def __init__(self, drafter: Drafter, *, max_draft: int = MAX_DRAFT) -> None:
-        self._drafter = drafter
+    def __init__(self, drafters: Sequence[Drafter], *, max_draft: int = MAX_DRAFT) -> None:
+        """A drafter is asked about the sequences for which those before it had no guess; without any, all is off."""
+        self._drafters = drafters
         self._max_draft = max_draft
         self._costs = StepCosts()
         self._records: dict[int, _Record] = {}
 
     def add_drafts(self, chunks: Sequence[Chunk], requests: Mapping[int, Request], room: int) -> tuple[Chunk, ...]:
         """The same chunks, some of them with drafts; at most `room` more rows."""
+        if not self._drafters:
+            return tuple(chunks)
         decoding = [chunk for chunk in chunks if chunk.wants_token]
         asking = [requests[chunk.request_id] for chunk in decoding]
         limits = [max(0, min(self._max_draft, room, _room_of_answer(request))) for request in asking]
         if not any(limits):
             return tuple(chunks)
         records = [self._records.setdefault(request.request_id, _Record()) for request in asking]
-        for record, draft in zip(records, self._drafter.propose(asking, limits), strict=True):
+        for record, draft in zip(records, self._propose(asking, limits), strict=True):
             record.draft = draft
         chances = [record.acceptance().chances(len(record.draft.token_ids)) for record in records]
         lengths = self._best_lengths(chances, sum(chunk.num_rows for chunk in chunks), min(room, MAX_STEP_DRAFTS))
@@ -138,12 +143,31 @@ class Speculator:
             record.acceptance().learn(1, int(sampled[0] == record.draft.token_ids[0]))
         record.draft = Draft(())
 
-    def record_step(self, num_rows: int, seconds: float) -> None:
-        self._costs.record(num_rows, seconds)
+    @contextmanager
+    def measuring(self, chunks: Sequence[Chunk]) -> Iterator[None]:
+        """Around the computing of a step: what it costs."""
+        started = time.perf_counter()
+        yield
+        self._costs.record(sum(chunk.num_rows for chunk in chunks), time.perf_counter() - started)
 
     def close(self, request_id: int) -> None:
+        """The request has ended; unknown ids are ignored."""
         self._records.pop(request_id, None)
-        self._drafter.close(request_id)
+        for drafter in self._drafters:
+            drafter.close(request_id)
+
+    def give_up(self) -> None:
+        """No more drafts, for any request."""
+        self._drafters = ()
+
+    def _propose(self, requests: Sequence[Request], limits: Sequence[int]) -> list[Draft]:
+        drafts = [Draft(())] * len(requests)
+        for drafter in self._drafters:
+            open_ones = [index for index, draft in enumerate(drafts) if not draft.token_ids]
+            guesses = drafter.propose([requests[i] for i in open_ones], [limits[i] for i in open_ones])
+            for index, guess in zip(open_ones, guesses, strict=True):
+                drafts[index] = guess
+        return drafts
 
     def _best_lengths(self, chances: Sequence[Sequence[float]], num_rows: int, room: int) -> list[int]:
         """How many drafts of each sequence give most tokens a second.

@@ -34,6 +34,7 @@ from mm35local.engine.api import (
 from mm35local.engine.core import EngineCore
 from mm35local.engine.inbox import Inbox
 from mm35local.engine.llama_backend import LlamaBackend
+from mm35local.engine.speculation import NgramDrafter, Speculator
 from mm35local.engine.load_rate import LoadRate, file_bytes
 from mm35local.engine.measured import compare
 from mm35local.engine.warm_up import warm_up
@@ -70,6 +71,7 @@ def run(config: EngineConfig, connection: Connection) -> None:
         num_slots=config.num_slots,
         n_batch=config.n_batch,
         max_waiting=config.max_waiting,
+        speculator=Speculator(() if config.speculate == "off" else (NgramDrafter(),)),
     )
     _serve(core, backend, inbox, connection)
     backend.shutdown()

@@ -65,5 +65,33 @@ class Batch:
         return self._batch
 
 
+class EmbeddingBatch:
+    """Consecutive rows of one sequence, given as embeddings f32[n, n_embd] instead of ids; none wants logits."""
+
+    def __init__(self, sequence: int, position: int, rows: npt.NDArray[np.float32]) -> None:
+        """`rows` are not copied: they must be contiguous, and stay as they are until decoded."""
+        num_rows = len(rows)
+        assert num_rows, "there are rows"
+        assert rows.flags.c_contiguous, "one row lies behind the other"
+        self._rows = rows
+        self._position = np.arange(position, position + num_rows, dtype=np.int32)
+        self._sequence = np.full(num_rows, sequence, dtype=np.int32)
+        self._num_sequences = np.ones(num_rows, dtype=np.int32)
+        self._wants_logits = np.zeros(num_rows, dtype=np.int8)
+        first, step = self._sequence.ctypes.data, self._sequence.itemsize
+        self._sequence_pointers = (first + step * np.arange(num_rows)).astype(np.uintp)
+
+    def struct(self) -> llama_cpp.llama_batch:
+        """See `Batch.struct`."""
+        return llama_cpp.llama_batch(
+            n_tokens=len(self._rows),
+            embd=_pointer(self._rows, ctypes.c_float),
+            pos=_pointer(self._position, ctypes.c_int32),
+            n_seq_id=_pointer(self._num_sequences, ctypes.c_int32),
+            seq_id=_pointer(self._sequence_pointers, ctypes.POINTER(ctypes.c_int32)),
+            logits=_pointer(self._wants_logits, ctypes.c_int8),
+        )
+
+
 def _pointer(array: npt.NDArray[np.generic], kind: type) -> object:
     return ctypes.cast(array.ctypes.data, ctypes.POINTER(kind))

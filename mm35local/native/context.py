@@ -10,7 +10,7 @@ import numpy.typing as npt
 from llama_cpp import llama_cpp
 
 from mm35local.errors import LoadFailed
-from mm35local.native.batch import Batch
+from mm35local.native.batch import Batch, EmbeddingBatch
 from mm35local.native.library import Library
 from mm35local.native.model import Model
 
@@ -45,12 +45,12 @@ class Context:
         n_batch: int,
         num_threads: int,
         num_batch_threads: int,
-        num_drafts: int = 0,
+        num_outputs: int | None = None,
         cells: CellFormat | None = None,
     ) -> None:
         """`num_threads` compute a step of one row, `num_batch_threads` a larger one.
 
-        In a decode one row of each sequence may ask for logits, and `num_drafts` rows more.
+        At most `num_outputs` rows (None: one of each sequence) may ask for logits in a decode.
         Raises LoadFailed when memory is short.
         """
         params = llama_cpp.llama_context_default_params()
@@ -58,8 +58,7 @@ class Context:
         params.n_seq_max = num_sequences
         params.kv_unified = True
         params.n_batch = params.n_ubatch = n_batch
-        params.n_outputs_max = min(num_sequences + num_drafts, n_batch)
-        params.n_outputs_max_per_seq = min(1 + num_drafts, n_batch)
+        params.n_outputs_max = params.n_outputs_max_per_seq = min(num_outputs or num_sequences, n_batch)
         cells = cells or CellFormat()
         params.type_k = params.type_v = _KV_TYPES[cells.kv_type]
         if not cells.flash_attention:
@@ -86,7 +85,7 @@ class Context:
         self._abort_callback = llama_cpp.ggml_abort_callback(lambda _user_data: should_abort())
         llama_cpp.llama_set_abort_callback(self.handle, self._abort_callback, None)
 
-    def decode(self, batch: Batch) -> int:
+    def decode(self, batch: Batch | EmbeddingBatch) -> int:
         """Compute the rows and add them to the cells. 0, NO_KV_SLOT, ABORTED, or a negative error."""
         return int(llama_cpp.llama_decode(self.handle, batch.struct()))
 

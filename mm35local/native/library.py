@@ -42,6 +42,10 @@ class Library:
         told = [cause for cause in causes if not _GENERIC.search(cause)] or causes
         return "; ".join(dict.fromkeys(told))
 
+    def listen_to(self, set_log: Callable[[object, object], None]) -> None:
+        """Take the log of a library beside llama.cpp, which `set_log` directs."""
+        set_log(self._callback, ctypes.c_void_p(0))
+
     def close(self) -> None:
         llama_cpp.llama_log_set(llama_cpp.llama_log_callback(), ctypes.c_void_p(0))
 

@@ -69,6 +69,8 @@ class Model:
         self.path = path
         self.n_vocab: int = llama_cpp.llama_vocab_n_tokens(self._vocab)
         self.n_ctx_train: int = llama_cpp.llama_model_n_ctx_train(self._handle)
+        self.n_embd: int = llama_cpp.llama_model_n_embd_inp(self._handle)
+        """Width of the embeddings that go in."""
         self.num_bytes: int = llama_cpp.llama_model_size(self._handle)
 
     @property

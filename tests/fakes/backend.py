@@ -9,8 +9,9 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 
 from mm35local.engine.backend import NO_CELLS, Chunk
+from mm35local.engine.images import PlacedImage
 from mm35local.errors import DecodeFailed
-from mm35local.types import SamplingParams, TokenLogprobs
+from mm35local.types import ImageGrid, SamplingParams, TokenLogprobs
 
 N_VOCAB = 64
 EOG = 0
@@ -71,7 +72,13 @@ class FakeBackend:
     def is_eog(self, token_id: int) -> bool:
         return token_id == EOG
 
-    def open(self, request_id: int, params: SamplingParams, prompt: Sequence[int]) -> None:
+    @property
+    def image_grid(self) -> ImageGrid | None:
+        return ImageGrid()
+
+    def open(
+        self, request_id: int, params: SamplingParams, prompt: Sequence[int], images: Sequence[PlacedImage] = ()
+    ) -> None:
         assert request_id not in self.opened, "a request is opened once"
         assert prompt, "a prompt is never empty"
         self.opened[request_id] = params
