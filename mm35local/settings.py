@@ -45,6 +45,8 @@ class Settings(BaseSettings):
     """Type of the KV cells; None takes f16, or q8_0 where that gives too little context."""
     split: Literal["none", "layer", "row", "tensor"] | None = None
     """How several GPUs share the model; None takes the fastest that fits."""
+    speculate: Literal["auto", "ngram", "off"] = "auto"
+    """Who guesses tokens ahead: auto and ngram look them up in the conversation, as long as that pays."""
     flash_attention: bool = True
     """Off only to look for a fault: needs far more memory, and KV must be f16."""
     gpu: bool | None = None

@@ -35,6 +35,12 @@ FlashAttention = Annotated[
     bool | None,
     typer.Option("--flash-attention/--no-flash-attention", help="Off needs far more memory.", rich_help_panel=_ENGINE),
 ]
+Speculate = Annotated[
+    str | None,
+    typer.Option(
+        "--speculate", metavar="auto|ngram|off", help="Guess tokens ahead where it pays.", rich_help_panel=_ENGINE
+    ),
+]
 UseGpu = Annotated[
     bool | None,
     typer.Option("--gpu/--cpu", help="Where the weights go; default: GPU if they fit.", rich_help_panel=_ENGINE),

@@ -209,6 +209,8 @@ class EngineCore:
     def _append(self, request: Request, chunk: Chunk, sampled: tuple[int, ...]) -> None:
         """The answer goes on with `sampled`, as far as it may; all but the last of them are computed already."""
         self._speculator.observe(chunk, sampled)
+        request.num_drafted += len(chunk.drafts)
+        request.num_accepted += min(len(sampled) - 1, len(chunk.drafts))
         answer, reason = self._cut(request, sampled)
         request.num_computed += min(len(answer), len(sampled) - 1)
         request.tokens += answer

@@ -128,8 +128,7 @@ class Speculator:
             if length
         }
         return tuple(
-            replace(chunk, drafts=drafts[chunk.request_id]) if chunk.request_id in drafts else chunk
-            for chunk in chunks
+            replace(chunk, drafts=drafts[chunk.request_id]) if chunk.request_id in drafts else chunk for chunk in chunks
         )
 
     def observe(self, chunk: Chunk, sampled: Sequence[int]) -> None:
