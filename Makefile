@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # RPC lets other machines lend their GPUs; add e.g. -DGGML_CUDA=ON for an NVIDIA card: make chat CMAKE_ARGS=...
 export CMAKE_ARGS ?= -DGGML_RPC=ON
 
-.PHONY: chat serve test check static format clean help
+.PHONY: chat serve test check static format clients clean help
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -32,6 +32,10 @@ format: $(VENV)/.dev ## rewrite in the house format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+clients: $(VENV)/.clients ## the real clients of five makers against the trained miniature; needs Node 20
+	$(BIN)/python -m pytest -m clients tests/e2e/test_clients.py
+
+
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt pip
@@ -45,5 +49,12 @@ $(VENV)/.dev: $(VENV)/.run
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
+CLIENTS := tests/e2e/clients
+$(VENV)/.clients: $(VENV)/.dev $(CLIENTS)/requirements.txt $(CLIENTS)/node/package-lock.json
+	$(PYTHON) -m venv $(VENV)/clients
+	$(VENV)/clients/bin/python -m pip install --quiet --requirement $(CLIENTS)/requirements.txt
+	npm ci --prefix $(CLIENTS)/node
+	@touch $@
+
 clean: ## remove the virtual environment and caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(CLIENTS)/node/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis

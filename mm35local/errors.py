@@ -121,7 +121,7 @@ class ContextLengthExceeded(RequestError):
         wanted = f" and max_tokens asks for {num_max_tokens} more" if num_max_tokens else ""
         super().__init__(
             f"this model's maximum context length is {n_ctx} tokens here: the prompt has {num_prompt_tokens}{wanted}",
-            "max_tokens" if num_max_tokens else "messages",
+            "max_tokens" if num_max_tokens and num_prompt_tokens < n_ctx else "messages",
             "context_length_exceeded",
             "shorten the conversation, lower max_tokens, or start the server with a larger --ctx",
         )

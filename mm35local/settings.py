@@ -31,8 +31,8 @@ class Settings(BaseSettings):
     """More keys, one a line."""
     own_sampling: bool = False
     """At high effort, the model's own temperature and top_p win over the client's."""
-    thinking_field: Literal["reasoning_content", "reasoning"] = "reasoning_content"
-    """Where a chat completion carries what was thought."""
+    thinking_field: Literal["reasoning_content", "reasoning", "content"] = "reasoning_content"
+    """Where a chat completion carries what was thought; `content` as Mistral's thinking chunks."""
     cors: str = ""
     """Web pages that may use the server, as origins with commas between them; * is all."""
     ctx: int | None = Field(default=None, ge=1)

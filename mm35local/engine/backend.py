@@ -37,10 +37,14 @@ class Chunk:
 
 
 class Backend(Protocol):
-    """What computes. Slots are sequences 0..num_slots-1 that share the KV cells."""
+    """What computes. Slots are sequences 0..num_sequences-1 that share the KV cells; more than run at once, because
+    ended ones stay."""
 
     @property
     def n_vocab(self) -> int: ...
+
+    @property
+    def num_sequences(self) -> int: ...
 
     def is_eog(self, token_id: int) -> bool:
         """Does this id end a generation?"""
@@ -76,6 +80,17 @@ class Backend(Protocol):
 
     def take_logprobs(self, request_id: int) -> tuple[TokenLogprobs, ...]:
         """Those of the tokens sampled for it since last asked, in order; none unless its `num_logprobs` is set."""
+        ...
+
+    def fork(self, source: int, target: int, num_tokens: int) -> int:
+        """Let the empty `target` share the cells of the first `num_tokens` positions of `source`.
+
+        Returns how many it shares: `num_tokens`, or 0 where the architecture cannot forget a part.
+        """
+        ...
+
+    def num_tokens(self, slot: int) -> int:
+        """How many positions the slot holds, for comparison with the books."""
         ...
 
     def trim(self, slot: int, num_tokens: int) -> int:

@@ -6,21 +6,27 @@ Invariant: a request is in exactly one of `waiting` and `running` from its Submi
 from __future__ import annotations
 
 import bisect
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Collection, Sequence
 
 from mm35local.engine.api import Cancel, Failed, Finished, Progress, RequestEvent, Started, Submit, Tokens
 from mm35local.engine.backend import ABORTED, NO_CELLS, Backend, Chunk
 from mm35local.engine.images import whole_images
-from mm35local.engine.prefix_cache import PrefixCache
+from mm35local.engine.kv_pool import KvPool, as_array
+from mm35local.engine.pace import Pace
+from mm35local.engine.prefix_cache import Hit, num_common
 from mm35local.engine.request import Request, accept
-from mm35local.engine.scheduler import can_admit, schedule
+from mm35local.engine.scheduler import num_reserved, pass_over, schedule
 from mm35local.engine.speculation import Speculator
 from mm35local.errors import DecodeFailed, EngineOverloaded, Mm35Error, RequestError
 from mm35local.types import FinishReason, TokenLogprobs
 
+WORTH_WAITING = 32
+"""Tokens. A request that starts at once, rather than wait for a beginning that another computes, computes it again."""
+
 
 class EngineCore:
-    """Decides with `scheduler`, computes with a `Backend`, books in `request` and `prefix_cache`."""
+    """Decides with `scheduler`, computes with a `Backend`, books in `request` and `kv_pool`."""
 
     def __init__(
         self,
@@ -30,6 +36,7 @@ class EngineCore:
         num_slots: int,
         n_batch: int,
         max_waiting: int,
+        clock: Callable[[], float] = time.monotonic,
         speculator: Speculator | None = None,
     ) -> None:
         """Without a `speculator` nothing is guessed."""
@@ -38,7 +45,10 @@ class EngineCore:
         self._n_ctx = n_ctx
         self._n_batch = n_batch
         self._max_waiting = max_waiting
-        self._cache = PrefixCache(num_slots)
+        self._num_slots = num_slots
+        self._pace = Pace()
+        self._clock = clock
+        self._pool = KvPool(backend, n_ctx=n_ctx)
         self._waiting: list[Request] = []
         self._running: dict[int, Request] = {}
         self._events: list[RequestEvent] = []
@@ -51,7 +61,7 @@ class EngineCore:
 
     @property
     def num_used_cells(self) -> int:
-        return self._cache.num_cells + sum(request.num_computed for request in self._running.values())
+        return self._pool.num_used_cells
 
     def submit(self, command: Submit) -> None:
         """Start or queue a request; a hopeless or surplus one gets its Failed."""
@@ -83,7 +93,14 @@ class EngineCore:
     def step(self) -> list[RequestEvent]:
         """Compute at most `n_batch` tokens, and tell everything that happened since the last step."""
         self._admit()
-        plan = schedule(self._running.values(), n_batch=self._n_batch, num_cells=self._num_available_cells())
+        plan = schedule(
+            self._running.values(),
+            n_batch=self._n_batch,
+            n_ctx=self._n_ctx,
+            num_held=self._num_held,
+            prompt_budget=lambda num_streams: self._pace.budget(num_streams, self._n_batch),
+        )
+        pass_over(self._running.values(), plan.chunks)
         for request in plan.preempted:
             self._preempt(request)
         self._compute(self._speculator.add_drafts(plan.chunks, self._running, self._room_for_drafts(plan.chunks)))
@@ -93,6 +110,14 @@ class EngineCore:
         """What happened since events were last taken; a step takes them itself."""
         events, self._events = self._events, []
         return events
+
+    def fault(self) -> str | None:
+        """What is wrong with the books of the cells; None if nothing is."""
+        return self._pool.fault()
+
+    def clear_cache(self) -> None:
+        """Forget every ended sequence; nothing may be running or waiting."""
+        self._pool.clear()
 
     # --- deciding ---
 
@@ -104,15 +129,51 @@ class EngineCore:
             raise EngineOverloaded(self._max_waiting)
 
     def _admit(self) -> None:
-        while (
-            self._waiting and self._cache.has_slot and can_admit(self._waiting[0], self._running.values(), self._n_ctx)
-        ):
-            self._start(self._waiting.pop(0))
+        """Start waiting requests in order of arrival, as long as there are slots and cells.
 
-    def _start(self, request: Request) -> None:
-        slot, num_common = self._cache.take(request.tokens)
-        request.slot = slot
-        request.num_computed = self._backend.trim(slot, whole_images(num_common, request.images))
+        One whose beginning is being computed for another right now lets others pass, to find it in the cells then.
+        """
+        for request in list(self._waiting):
+            if len(self._running) >= self._num_slots:
+                return
+            if self._must_wait(request):
+                continue
+            hit = self._find(request)
+            if not self._has_room(request, hit):
+                return
+            self._waiting.remove(request)
+            self._start(request, hit)
+
+    def _must_wait(self, request: Request) -> bool:
+        """Is more of its prompt, by `WORTH_WAITING` tokens, about to be in the cells than is now?"""
+        if request.awaited is not None:
+            request_id, num_awaited = request.awaited
+            other = self._running.get(request_id)
+            if other is not None and other.num_computed < num_awaited:
+                return True
+            request.awaited = None
+        prompt = as_array(request.tokens)[:-1]
+        prefilling = [other for other in self._running.values() if other.num_wanted > WORTH_WAITING]
+        shared = [(num_common(as_array(other.tokens)[:-1], prompt), other) for other in prefilling]
+        num_awaited, other = max(shared, key=lambda pair: pair[0], default=(0, None))
+        if other is None or num_awaited < max(self._find(request).num_common, other.num_computed) + WORTH_WAITING:
+            return False
+        request.awaited = other.request_id, num_awaited
+        return True
+
+    def _find(self, request: Request) -> Hit:
+        hit = self._pool.find(as_array(request.tokens))
+        return Hit(hit.source, whole_images(hit.num_common, request.images))
+
+    def _has_room(self, request: Request, hit: Hit) -> bool:
+        """Do its tokens fit, beside what the running ones have and will soon need?"""
+        slots = [running.slot for running in self._running.values() if running.slot is not None]
+        num_growing = sum(num_reserved(running) - running.num_computed for running in self._running.values())
+        num_new = num_reserved(request) - hit.num_common
+        return self._pool.num_held(slots, hit) + num_growing + num_new <= self._n_ctx
+
+    def _start(self, request: Request, hit: Hit) -> None:
+        request.slot, request.num_computed = self._pool.take(hit)
         self._running[request.request_id] = request
         if not request.is_started:
             request.is_started = True
@@ -133,33 +194,22 @@ class EngineCore:
         self._release(request)
         bisect.insort(self._waiting, request, key=lambda waiting: waiting.arrival)
 
-    def _num_available_cells(self) -> int:
-        """Free cells, and those of sequences that nobody runs."""
-        return self._n_ctx - sum(request.num_computed for request in self._running.values())
-
     def _room_for_drafts(self, chunks: Sequence[Chunk]) -> int:
         """Rows that this step could have more."""
-        return min(self._n_batch, self._num_available_cells()) - sum(chunk.num_rows for chunk in chunks)
+        num_free = self._n_ctx - self._num_held(self._running.values())
+        return min(self._n_batch, num_free) - sum(chunk.num_rows for chunk in chunks)
 
-    def _evict_for(self, num_tokens: int) -> None:
-        while self.num_used_cells + num_tokens > self._n_ctx:
-            if not self._evict():
-                break
-
-    def _evict(self) -> bool:
-        slot = self._cache.evict()
-        if slot is not None:
-            self._backend.trim(slot, 0)
-        return slot is not None
+    def _num_held(self, requests: Collection[Request]) -> int:
+        """Cells that these running requests hold, shared ones counted once."""
+        return self._pool.num_held([request.slot for request in requests if request.slot is not None])
 
     # --- computing ---
 
     def _compute(self, chunks: Sequence[Chunk]) -> None:
         while chunks:
-            self._evict_for(sum(chunk.num_rows for chunk in chunks))
+            self._pool.make_room(sum(chunk.num_rows for chunk in chunks))
             try:
-                with self._speculator.measuring(chunks):
-                    sampled = self._backend.compute(chunks)
+                sampled = self._timed_compute(chunks)
             except DecodeFailed as error:
                 chunks = self._recover(chunks, error)
                 continue
@@ -167,10 +217,20 @@ class EngineCore:
                 self._book(chunk, token_ids)
             return
 
+    def _timed_compute(self, chunks: Sequence[Chunk]) -> list[tuple[int, ...]]:
+        started = self._clock()
+        sampled = self._backend.compute(chunks)
+        seconds = self._clock() - started
+        num_stream_rows = sum(chunk.num_rows for chunk in chunks if chunk.wants_token)
+        num_rows = sum(chunk.num_rows for chunk in chunks)
+        self._pace.observe(num_stream_rows, num_rows - num_stream_rows, seconds)
+        self._speculator.record_step(num_rows, seconds)
+        return sampled
+
     def _recover(self, chunks: Sequence[Chunk], error: DecodeFailed) -> Sequence[Chunk]:
         """Undo what a failed step left behind; returns what to try again at once."""
         for chunk in chunks:
-            self._running[chunk.request_id].num_computed = self._backend.trim(chunk.slot, chunk.start)
+            self._running[chunk.request_id].num_computed = self._pool.trim(chunk.slot, chunk.start)
         if error.code == ABORTED:
             return ()
         if error.code == NO_CELLS and self._make_room():
@@ -189,7 +249,7 @@ class EngineCore:
 
     def _make_room(self) -> bool:
         """The backend has fewer cells than the books say: give up a cached sequence, else the youngest request."""
-        if self._evict():
+        if self._pool.evict(1):
             return True
         if len(self._running) <= 1:
             return False
@@ -200,11 +260,17 @@ class EngineCore:
 
     def _book(self, chunk: Chunk, sampled: tuple[int, ...]) -> None:
         request = self._running[chunk.request_id]
-        request.num_computed = chunk.start + len(chunk.token_ids)
+        self._advance(request, chunk.token_ids)
         if sampled:
             self._append(request, chunk, sampled)
         elif request.num_wanted > 1 and not request.num_generated:
             self._events.append(Progress(request.request_id, request.num_computed, request.num_prompt_tokens))
+
+    def _advance(self, request: Request, token_ids: Sequence[int]) -> None:
+        """These are in the cells now."""
+        assert request.slot is not None, "only running requests are computed"
+        self._pool.append(request.slot, token_ids)
+        request.num_computed += len(token_ids)
 
     def _append(self, request: Request, chunk: Chunk, sampled: tuple[int, ...]) -> None:
         """The answer goes on with `sampled`, as far as it may; all but the last of them are computed already."""
@@ -212,11 +278,11 @@ class EngineCore:
         request.num_drafted += len(chunk.drafts)
         request.num_accepted += min(len(sampled) - 1, len(chunk.drafts))
         answer, reason = self._cut(request, sampled)
-        request.num_computed += min(len(answer), len(sampled) - 1)
+        self._advance(request, answer[: len(sampled) - 1])
         request.tokens += answer
         if request.num_computed < chunk.start + chunk.num_rows:
             assert request.slot is not None, "it is running"
-            num_kept = self._backend.trim(request.slot, request.num_computed)
+            num_kept = self._pool.trim(request.slot, request.num_computed)
             if num_kept < request.num_computed:
                 self._speculator.give_up()  # an architecture that cannot forget a part would compute all again
             request.num_computed = num_kept
@@ -243,7 +309,7 @@ class EngineCore:
     def _fail(self, request: Request, error: Mm35Error) -> None:
         """Its cells are not trusted any more."""
         assert request.slot is not None, "only running requests fail"
-        request.num_computed = self._backend.trim(request.slot, 0)
+        request.num_computed = self._pool.trim(request.slot, 0)
         self._close(request)
         self._events.append(Failed(request.request_id, error))
 
@@ -259,6 +325,6 @@ class EngineCore:
         """The request leaves its slot; its computed tokens stay there until somebody needs the cells."""
         assert request.slot is not None, "only running requests hold a slot"
         del self._running[request.request_id]
-        self._cache.put(request.slot, request.tokens[: request.num_computed])
+        self._pool.release(request.slot)
         request.slot = None
         request.num_computed = 0

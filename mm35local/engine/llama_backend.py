@@ -16,11 +16,10 @@ from mm35local.engine.api import EngineConfig
 from mm35local.engine.backend import Chunk
 from mm35local.engine.images import PlacedImage
 from mm35local.engine.logprobs import LogprobsReader
-from mm35local.engine.speculation import MAX_STEP_DRAFTS
 from mm35local.engine.threads import default_threads
 from mm35local.errors import DecodeFailed, LoadFailed
 from mm35local.native.batch import Batch
-from mm35local.native.context import CellFormat, Context
+from mm35local.native.context import MAX_SEQUENCES, CellFormat, Context
 from mm35local.native.library import Library
 from mm35local.native.model import Model, Placing
 from mm35local.native.sampler import Sampler
@@ -64,6 +63,7 @@ class LlamaBackend:
         self._batch = Batch(config.n_batch)
         self._eog_ids = self.model.eog_ids()
         self._n_ctx = config.n_ctx
+        self._num_sequences = num_sequences(config.num_slots)
         self._image_grid = config.image_grid if self._sight else None
         self._samplers: dict[int, Sampler] = {}
         self._compiler: ConstraintCompiler | None = None
@@ -189,6 +189,20 @@ class LlamaBackend:
         reader = self._logprobs.get(request_id)
         return reader.take() if reader else ()
 
+    @property
+    def num_sequences(self) -> int:
+        return self._num_sequences
+
+    def fork(self, source: int, target: int, num_tokens: int) -> int:
+        self._context.seq_cp(source, target, num_tokens)
+        if self._context.num_positions(target) == num_tokens:
+            return num_tokens
+        self._context.seq_rm(target, 0)
+        return 0
+
+    def num_tokens(self, slot: int) -> int:
+        return self._context.num_positions(slot)
+
     def trim(self, slot: int, num_tokens: int) -> int:
         if self._context.seq_rm(slot, num_tokens):
             return num_tokens
@@ -206,6 +220,11 @@ class LlamaBackend:
         self.model.close()
 
 
+def num_sequences(num_slots: int) -> int:
+    """Those that run and as many ended ones, and some more: a sequence costs nothing, its cells do."""
+    return min(2 * num_slots + 16, MAX_SEQUENCES)
+
+
 def _placing(config: EngineConfig) -> Placing:
     return Placing(config.n_gpu_layers, config.split, config.tensor_split, config.main_gpu, config.overrides)
 
@@ -216,8 +235,7 @@ def _open_context(library: Library, model: Model, config: EngineConfig) -> Conte
         library,
         model,
         n_ctx=config.n_ctx,
-        num_sequences=config.num_slots,
-        num_outputs=config.num_slots + (MAX_STEP_DRAFTS if config.speculate != "off" else 0),
+        num_sequences=num_sequences(config.num_slots),
         n_batch=config.n_batch,
         num_threads=config.num_threads or default.num_decode,
         num_batch_threads=config.num_threads or default.num_batch,

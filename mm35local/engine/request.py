@@ -35,6 +35,10 @@ class Request:
     is_started: bool = False
     num_drafted: int = 0
     num_accepted: int = 0
+    num_passed_over: int = 0
+    """Prompt tokens of others that were computed while this one's could have been."""
+    awaited: tuple[int, int] | None = None
+    """(request, number of tokens): that one is computing a beginning of this one's prompt."""
 
     @property
     def num_wanted(self) -> int:

@@ -7,9 +7,7 @@ number that gives most tokens a second, which may well be none.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -21,7 +19,7 @@ from mm35local.engine.step_costs import StepCosts
 MAX_DRAFT = 16
 """Drafts of one sequence in a step."""
 MAX_STEP_DRAFTS = 48
-"""Drafts of all sequences in a step; each has logits, which are memory."""
+"""Drafts of all sequences in a step; the context has room for the logits of so many (native's MAX_DRAFT_ROWS)."""
 MIN_CHANCE = 0.2
 """A draft less likely than this is not computed, however cheap: measured costs are not exact either."""
 LEARNING_RATE = 0.2
@@ -142,12 +140,9 @@ class Speculator:
             record.acceptance().learn(1, int(sampled[0] == record.draft.token_ids[0]))
         record.draft = Draft(())
 
-    @contextmanager
-    def measuring(self, chunks: Sequence[Chunk]) -> Iterator[None]:
-        """Around the computing of a step: what it costs."""
-        started = time.perf_counter()
-        yield
-        self._costs.record(sum(chunk.num_rows for chunk in chunks), time.perf_counter() - started)
+    def record_step(self, num_rows: int, seconds: float) -> None:
+        """What a step cost."""
+        self._costs.record(num_rows, seconds)
 
     def close(self, request_id: int) -> None:
         """The request has ended; unknown ids are ignored."""

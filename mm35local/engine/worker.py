@@ -34,9 +34,9 @@ from mm35local.engine.api import (
 from mm35local.engine.core import EngineCore
 from mm35local.engine.inbox import Inbox
 from mm35local.engine.llama_backend import LlamaBackend
-from mm35local.engine.speculation import NgramDrafter, Speculator
 from mm35local.engine.load_rate import LoadRate, file_bytes
 from mm35local.engine.measured import compare
+from mm35local.engine.speculation import NgramDrafter, Speculator
 from mm35local.engine.warm_up import warm_up
 from mm35local.errors import EngineError, LoadFailed, Mm35Error
 from mm35local.native.buffers import BufferLog
@@ -80,11 +80,21 @@ def run(config: EngineConfig, connection: Connection) -> None:
 def _serve(core: EngineCore, backend: LlamaBackend, inbox: Inbox, connection: Connection) -> None:
     is_open = True
     while is_open:
+        if not core.has_work:
+            _check_books(core)
         commands = inbox.drain(block=not core.has_work)
         is_open = not any(isinstance(command, Shutdown) for command in commands)
         _send(connection, [*_handle(commands, core, backend), *core.take_events()])
         if core.has_work:
             _send(connection, core.step())
+
+
+def _check_books(core: EngineCore) -> None:
+    """Before sleeping. A fault here is ours; it must cost the cache and not an answer."""
+    fault = core.fault()
+    if fault is not None:
+        print(f"the books of the KV cells are wrong, the cache is cleared: {fault}", file=sys.stderr)
+        core.clear_cache()
 
 
 def _send(connection: Connection, events: Sequence[WorkerEvent]) -> None:

@@ -16,9 +16,14 @@ from mm35local.native.model import Model
 
 NO_KV_SLOT = 1
 """llama_decode found no cells for the batch; nothing was changed."""
+MAX_DRAFT_ROWS = 48
+"""Each has logits, 0.5 MiB at a vocabulary of 131,072."""
 ABORTED = 2
 """The abort callback stopped llama_decode; what was computed of the batch may be in the cells."""
 
+
+MAX_SEQUENCES = 256
+"""LLAMA_MAX_SEQ of llama.cpp."""
 
 _KV_TYPES = {"f16": 1, "q4_0": 2, "q5_1": 7, "q8_0": 8}
 """ggml.h's enum ggml_type."""
@@ -45,12 +50,11 @@ class Context:
         n_batch: int,
         num_threads: int,
         num_batch_threads: int,
-        num_outputs: int | None = None,
         cells: CellFormat | None = None,
     ) -> None:
         """`num_threads` compute a step of one row, `num_batch_threads` a larger one.
 
-        At most `num_outputs` rows (None: one of each sequence) may ask for logits in a decode.
+        In a decode as many rows as sequences may ask for logits, and MAX_DRAFT_ROWS more.
         Raises LoadFailed when memory is short.
         """
         params = llama_cpp.llama_context_default_params()
@@ -58,7 +62,7 @@ class Context:
         params.n_seq_max = num_sequences
         params.kv_unified = True
         params.n_batch = params.n_ubatch = n_batch
-        params.n_outputs_max = params.n_outputs_max_per_seq = min(num_outputs or num_sequences, n_batch)
+        params.n_outputs_max = params.n_outputs_max_per_seq = min(num_sequences + MAX_DRAFT_ROWS, n_batch)
         cells = cells or CellFormat()
         params.type_k = params.type_v = _KV_TYPES[cells.kv_type]
         if not cells.flash_attention:

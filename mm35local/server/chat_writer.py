@@ -48,7 +48,7 @@ class ChatWriter:
             case Prefill():
                 yield from self._progress(index)
             case ThinkingDelta():
-                yield self._chunk(index, {self._thinking_field: event.text})
+                yield self._chunk(index, {self._thinking_field: self._thought(event.text)})
             case TextDelta():
                 yield self._chunk(index, {"content": event.text})
             case ToolCallDelta():
@@ -85,18 +85,33 @@ class ChatWriter:
     def _choice(self, index: int, done: Done) -> dict[str, Any]:
         text = None if done.tool_calls and not done.text else done.text
         message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
-        if done.thinking:
+        if done.thinking and self._is_chunked:
+            said = [{"type": "text", "text": text}] if text else []
+            message["content"] = [*_thinking_chunks(done.thinking), *said]
+        elif done.thinking:
             message[self._thinking_field] = done.thinking
         if done.tool_calls:
             message["tool_calls"] = [_call(call) for call in done.tool_calls]
         logprobs = chat_logprobs(self._scores[index].all)
         return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": done.finish_reason.value}
 
+    @property
+    def _is_chunked(self) -> bool:
+        return self._thinking_field == "content"
+
+    def _thought(self, text: str) -> str | list[dict[str, Any]]:
+        return _thinking_chunks(text) if self._is_chunked else text
+
     def _payload(self, kind: str, choices: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
         return {**self._head, "object": kind, "choices": choices, **more}
 
     def _usage(self) -> dict[str, Any]:
         return openai_usage(self._dones, len(self._watches))
+
+
+def _thinking_chunks(text: str) -> list[dict[str, Any]]:
+    """As Mistral's own API has it, where `content` is a list."""
+    return [{"type": "thinking", "thinking": [{"type": "text", "text": text}]}]
 
 
 def _warnings(dones: Iterable[Done]) -> dict[str, list[str]]:

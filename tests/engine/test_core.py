@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
+from random import Random
 
 import pytest
 from hypothesis import given, settings
@@ -42,7 +43,7 @@ class Run:
 
     def __init__(self, backend: FakeBackend | None = None, *, n_ctx: int = N_CTX, max_waiting: int = 100) -> None:
         self.backend = backend or make_backend(n_ctx=n_ctx)
-        num_slots = len(self.backend.cells)
+        num_slots = len(self.backend.cells) // 2
         self.core = EngineCore(self.backend, n_ctx=n_ctx, num_slots=num_slots, n_batch=N_BATCH, max_waiting=max_waiting)
         self.events: dict[int, list[RequestEvent]] = defaultdict(list)
         self.asked: dict[int, tuple[tuple[int, ...], SamplingParams]] = {}
@@ -83,7 +84,8 @@ class Run:
             if isinstance(events[-1], Finished):
                 self.check_finished(request_id, prompt, params, events[-1])
         assert not self.backend.opened
-        assert self.core.num_used_cells == sum(map(len, self.backend.cells))
+        assert self.core.num_used_cells == self.backend.num_used_cells
+        assert self.core.fault() is None
 
     def check_finished(self, request_id: int, prompt: tuple[int, ...], params: SamplingParams, end: Finished) -> None:
         expected, answer = expected_answer(prompt, params, N_CTX), self.answer(request_id)
@@ -127,6 +129,7 @@ def test_every_request_ends_once_and_answers_as_if_alone(
             for _ in range(first):
                 run.step()
         assert run.core.num_used_cells <= N_CTX
+        assert run.core.fault() is None
     run.drain()
     run.check()
 
@@ -157,13 +160,14 @@ def test_a_full_hit_recomputes_exactly_one_token() -> None:
     assert end.usage == Usage(4, 1, 3)
 
 
-def test_a_new_chat_takes_an_empty_slot_rather_than_a_long_one() -> None:
+def test_a_new_chat_shares_its_beginning_and_cuts_nobody() -> None:
     run = Run()
     run.submit(tuple(range(1, 25)), SamplingParams(temperature=0, max_tokens=1))
     run.drain()
     run.submit((1, 40, 41), SamplingParams(temperature=0, max_tokens=1))
     run.drain()
-    assert sorted(map(len, run.backend.cells)) == [0, 3, 24]
+    assert sorted(len(cells) for cells in run.backend.cells if cells) == [3, 24]
+    assert run.core.num_used_cells == 26, "they share the first"
 
 
 def test_cached_sequences_give_way_oldest_first() -> None:
@@ -174,6 +178,77 @@ def test_cached_sequences_give_way_oldest_first() -> None:
     run.submit((30,) * 60, SamplingParams(temperature=0, max_tokens=1))
     run.drain()
     assert sorted((cells[0], len(cells)) for cells in run.backend.cells if cells) == [(20, 30), (30, 60)]
+
+
+def test_a_beginning_that_many_share_is_computed_once() -> None:
+    num_slots, prefix = 16, tuple(n % 50 + 1 for n in range(1500))
+    backend = FakeBackend(num_slots=num_slots, capacity=3000, n_batch=N_BATCH)
+    run = Run(backend, n_ctx=3000)
+    params = SamplingParams(temperature=0, max_tokens=2, ignore_eos=True)
+    requests = [run.submit((*prefix, 55, number), params) for number in range(num_slots)]
+    run.drain()
+    assert backend.num_computed <= 1500 + num_slots * 4
+    for number, request in enumerate(requests):
+        assert run.answer(request) == expected_answer((*prefix, 55, number), params, 3000)
+    assert run.core.fault() is None
+
+
+def test_a_request_that_waits_for_a_beginning_lets_others_pass_and_outlives_its_end() -> None:
+    run = Run()
+    first = run.submit((1,) * 50)
+    same = run.submit((1,) * 60)
+    other = run.submit((2, 3))
+    run.step()
+    assert [bool(run.events[request]) for request in (first, same, other)] == [True, False, True]
+    run.cancel(first)
+    run.drain()
+    run.check()
+    started = run.events[same][0]
+    assert isinstance(started, Started)
+    assert started.num_cached_tokens == N_BATCH - 1, "what one step left, after the short one"
+
+
+def test_an_edited_message_forks_and_both_pasts_stay() -> None:
+    run = Run()
+    run.submit((*range(1, 30), 40, 40, 40))
+    run.drain()
+    edited = run.submit((*range(1, 30), 41, 41))
+    run.drain()
+    again = run.submit((*range(1, 30), 40, 40, 40, 42))
+    run.drain()
+    assert run.events[edited][0] == Started(edited, 31, 29)
+    assert run.events[again][0] == Started(again, 33, 32)
+
+
+def test_the_books_hold_after_ten_thousand_random_operations() -> None:
+    random = Random(6)
+    run = Run(make_backend(num_slots=4))
+    for _ in range(10_000):
+        what = random.random()
+        if what < 0.15:
+            tokens = tuple(random.choice((1, 2)) for _ in range(random.randint(1, 40)))
+            run.submit(tokens, SamplingParams(temperature=0, max_tokens=random.randint(1, 40)))
+        elif what < 0.2 and run.asked:
+            run.cancel(random.randint(max(1, len(run.asked) - 8), len(run.asked)))
+        else:
+            run.step()
+        assert run.core.fault() is None
+        assert run.core.num_used_cells == run.backend.num_used_cells
+    run.drain()
+    run.check()
+
+
+def test_a_fault_in_the_books_is_seen_and_cleared() -> None:
+    run = Run()
+    run.submit((1, 2, 3))
+    run.drain()
+    assert run.core.fault() is None
+    del run.backend.cells[0][1:]
+    del run.backend.cells[1][1:]
+    assert "is booked with" in (run.core.fault() or "")
+    run.core.clear_cache()
+    assert run.core.fault() is None
+    assert run.core.num_used_cells == 0
 
 
 def test_streams_go_on_beside_a_long_prompt() -> None:
@@ -311,7 +386,7 @@ def test_an_interrupted_step_is_computed_again() -> None:
     run.submit((3, 4))
     run.step()
     assert run.backend.num_computed == 0
-    assert [len(cells) for cells in run.backend.cells] == [0, 0, 0]
+    assert not any(run.backend.cells)
     run.drain()
     run.check()
 

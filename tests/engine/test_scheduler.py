@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from mm35local.engine.request import Request
-from mm35local.engine.scheduler import HEADROOM, can_admit, num_reserved, schedule
+from mm35local.engine.scheduler import HEADROOM, num_reserved, pass_over, schedule
 from mm35local.types import SamplingParams
 
 
@@ -21,9 +23,14 @@ def make_request(arrival: int, num_tokens: int, num_computed: int, max_total: in
     )
 
 
+def num_held(requests: Collection[Request]) -> int:
+    """Of requests that share nothing."""
+    return sum(request.num_computed for request in requests)
+
+
 def test_decodes_come_before_an_older_prompt() -> None:
     prompt, younger_stream = make_request(1, 100, 0), make_request(2, 11, 10)
-    plan = schedule([prompt, younger_stream], n_batch=16, num_cells=1000)
+    plan = schedule([prompt, younger_stream], n_batch=16, n_ctx=10_000, num_held=num_held)
     assert [(chunk.request_id, chunk.start, len(chunk.token_ids)) for chunk in plan.chunks] == [(2, 10, 1), (1, 0, 15)]
     assert [chunk.wants_token for chunk in plan.chunks] == [True, False]
     assert list(plan.chunks[1].token_ids) == list(range(100, 115))
@@ -31,47 +38,65 @@ def test_decodes_come_before_an_older_prompt() -> None:
 
 def test_prompts_are_computed_in_order_of_arrival_within_the_budget() -> None:
     requests = [make_request(3, 10, 0), make_request(1, 10, 4), make_request(2, 10, 0)]
-    plan = schedule(requests, n_batch=12, num_cells=1000)
+    plan = schedule(requests, n_batch=12, n_ctx=10_000, num_held=num_held)
     assert [(chunk.request_id, len(chunk.token_ids)) for chunk in plan.chunks] == [(1, 5), (2, 7)]
 
 
 def test_the_last_token_of_a_prompt_has_its_own_step() -> None:
     request = make_request(1, 10, 0)
-    [prefill] = schedule([request], n_batch=16, num_cells=1000).chunks
+    [prefill] = schedule([request], n_batch=16, n_ctx=10_000, num_held=num_held).chunks
     assert (len(prefill.token_ids), prefill.wants_token) == (9, False)
     request.num_computed = 9
-    [last] = schedule([request], n_batch=16, num_cells=1000).chunks
+    [last] = schedule([request], n_batch=16, n_ctx=10_000, num_held=num_held).chunks
     assert (last.start, list(last.token_ids), last.wants_token) == (9, [109], True)
 
 
 def test_the_youngest_are_preempted_until_the_rest_fits_and_no_more() -> None:
     requests = [make_request(number, 11, 10) for number in (1, 2, 3, 4)]
-    plan = schedule(requests, n_batch=16, num_cells=3)
+    plan = schedule(requests, n_batch=16, n_ctx=43, num_held=num_held)
     assert [request.request_id for request in plan.preempted] == [4]
     assert [chunk.request_id for chunk in plan.chunks] == [1, 2, 3]
 
 
 def test_what_a_preempted_request_held_counts_as_room() -> None:
     requests = [make_request(1, 11, 10), make_request(2, 9, 0), make_request(3, 11, 10)]
-    plan = schedule(requests, n_batch=16, num_cells=2)
+    plan = schedule(requests, n_batch=16, n_ctx=22, num_held=num_held)
     assert [request.request_id for request in plan.preempted] == [3]
     assert [(chunk.request_id, len(chunk.token_ids)) for chunk in plan.chunks] == [(1, 1), (2, 8)]
 
 
 def test_the_oldest_is_never_preempted() -> None:
-    plan = schedule([make_request(1, 11, 10)], n_batch=16, num_cells=0)
+    plan = schedule([make_request(1, 11, 10)], n_batch=16, n_ctx=10, num_held=num_held)
     assert not plan.preempted
     assert len(plan.chunks) == 1
 
 
 def test_nothing_running_is_an_empty_plan() -> None:
-    plan = schedule([], n_batch=16, num_cells=10)
+    plan = schedule([], n_batch=16, n_ctx=10, num_held=num_held)
     assert plan.chunks == ()
 
 
 def test_admission_keeps_room_for_growth_but_not_beyond_the_end() -> None:
     assert num_reserved(make_request(1, 100, 0)) == 100 + HEADROOM
     assert num_reserved(make_request(1, 100, 0, max_total=101)) == 101
-    running = [make_request(1, 100, 100)]
-    assert can_admit(make_request(2, 100, 0), running, n_ctx=2 * (100 + HEADROOM))
-    assert not can_admit(make_request(2, 100, 0), running, n_ctx=2 * (100 + HEADROOM) - 1)
+
+
+def test_a_short_prompt_goes_before_a_long_one_until_that_was_passed_over_for_its_own_length() -> None:
+    long = make_request(1, 100, 0)
+    steps = 0
+    while long.num_computed == 0:
+        short = make_request(2 + steps, 9, 0)
+        plan = schedule([long, short], n_batch=8, n_ctx=10_000, num_held=num_held)
+        pass_over([long, short], plan.chunks)
+        long.num_computed += sum(len(chunk.token_ids) for chunk in plan.chunks if chunk.request_id == 1)
+        steps += 1
+    assert 2 < steps <= 1 + 100 // 8 + 1
+
+
+def test_streams_leave_a_row_to_prompts_and_prompts_keep_to_their_budget() -> None:
+    streams = [make_request(number, 11, 10) for number in range(1, 9)]
+    prompt = make_request(9, 50, 0)
+    plan = schedule([*streams, prompt], n_batch=8, n_ctx=10_000, num_held=num_held)
+    assert [len(chunk.token_ids) for chunk in plan.chunks if chunk.request_id == 9] == [1]
+    plan = schedule([*streams[:2], prompt], n_batch=40, n_ctx=10_000, num_held=num_held, prompt_budget=lambda _n: 5)
+    assert [(chunk.request_id, len(chunk.token_ids)) for chunk in plan.chunks] == [(1, 1), (2, 1), (9, 5)]

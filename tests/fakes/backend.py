@@ -52,7 +52,10 @@ class FakeBackend:
         can_trim: bool = True,
         num_real_cells: int | None = None,
     ) -> None:
-        self.cells: list[list[int]] = [[] for _ in range(num_slots)]
+        self.cells: list[list[int]] = [[] for _ in range(2 * num_slots + 1)]
+        self._owners: list[list[int]] = [[] for _ in self.cells]
+        """Beside each token the number of its cell, which forks share."""
+        self._num_made = 0
         self.opened: dict[int, SamplingParams] = {}
         self.num_drawn: dict[int, int] = {}
         self.num_told: dict[int, int] = {}
@@ -68,6 +71,25 @@ class FakeBackend:
     @property
     def n_vocab(self) -> int:
         return N_VOCAB
+
+    @property
+    def num_sequences(self) -> int:
+        return len(self.cells)
+
+    @property
+    def num_used_cells(self) -> int:
+        return len({cell for cells in self._owners for cell in cells})
+
+    def num_tokens(self, slot: int) -> int:
+        return len(self.cells[slot])
+
+    def fork(self, source: int, target: int, num_tokens: int) -> int:
+        assert not self.cells[target], "a fork starts from an empty sequence"
+        assert num_tokens <= len(self.cells[source]), "nobody shares what was never computed"
+        kept = num_tokens if self._can_trim or num_tokens == len(self.cells[source]) else 0
+        self.cells[target] = self.cells[source][:kept]
+        self._owners[target] = self._owners[source][:kept]
+        return kept
 
     def is_eog(self, token_id: int) -> bool:
         return token_id == EOG
@@ -93,6 +115,8 @@ class FakeBackend:
         for chunk in chunks:
             assert chunk.start == len(self.cells[chunk.slot]), "positions are contiguous"
             self.cells[chunk.slot] += (*chunk.token_ids, *chunk.drafts)
+            self._owners[chunk.slot] += range(self._num_made, self._num_made + chunk.num_rows)
+            self._num_made += chunk.num_rows
         self._check(chunks)
         self.steps.append(tuple(chunks))
         self.num_computed += sum(chunk.num_rows for chunk in chunks)
@@ -108,19 +132,21 @@ class FakeBackend:
         assert num_tokens <= len(self.cells[slot]), "nobody keeps what was never computed"
         kept = num_tokens if self._can_trim or num_tokens == len(self.cells[slot]) else 0
         del self.cells[slot][kept:]
+        del self._owners[slot][kept:]
         return kept
 
     def _check(self, chunks: Sequence[Chunk]) -> None:
         code = next(self._faults, 0) if self._faults else 0
         if any(map(self._is_poisoned, chunks)):
             code = -3
-        num_used = sum(map(len, self.cells))
+        num_used = self.num_used_cells
         assert num_used <= self._capacity, "more cells than there are"
         if num_used > self._num_real_cells:
             code = NO_CELLS
         if code == NO_CELLS:
             for chunk in chunks:
                 del self.cells[chunk.slot][chunk.start :]
+                del self._owners[chunk.slot][chunk.start :]
         if code:
             raise DecodeFailed(code)
 

@@ -83,6 +83,17 @@ async def test_the_field_of_the_thinking_may_have_another_name() -> None:
     assert '"reasoning":"h"' in stream
 
 
+async def test_thinking_may_come_as_mistral_s_chunks() -> None:
+    model = replace(served_model(mistral_metadata()), thinking_field="content")
+    async with running(fake_engine(THINKS), model) as here:
+        message = (await here.chat(reasoning_effort="high")).json()["choices"][0]["message"]
+        stream = (await here.chat(reasoning_effort="high", stream=True)).text
+    thinking, *said = message["content"]
+    assert thinking == {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}
+    assert all(chunk["type"] == "text" for chunk in said)
+    assert '{"content":[{"type":"thinking","thinking":[{"type":"text","text":"h"}]}]}' in stream
+
+
 async def test_tokens_of_thinking_are_counted() -> None:
     async with running(fake_engine(THINKS), served_model(mistral_metadata())) as here:
         usage = (await here.chat(reasoning_effort="high")).json()["usage"]

@@ -1,0 +1,137 @@
+"""Serving, side by side with peers: `python -m bench.serve --model FILE [--llama-server PATH] [--workload NAME ...]`.
+
+Every round runs each contender in turn on the same requests, each in a process of its own on loopback; the table has
+medians over the rounds and the ratio to llama-server. Nothing is warmed up but the file system's cache.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+import tempfile
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from bench import workloads
+from bench.contenders import Contender, Setting, find_llama_server, llama_cpp_server, llama_server, mm35
+from bench.results_file import RESULTS, machine
+from bench.streams import open_client
+from bench.workloads import Figures, Workload
+
+Samples = dict[tuple[str, str], dict[str, list[float]]]
+"""(workload, figure) to contender to one value a round."""
+
+WORKLOADS: Mapping[str, Workload] = {
+    "1 stream": workloads.streams(1),
+    "4 streams": workloads.streams(4),
+    "16 streams": workloads.streams(16),
+    "16 streams, shared prefix": workloads.shared_prefix,
+    "three agents, 12 turns": workloads.agents,
+    "long prompt beside 4": workloads.long_prompt_beside,
+    "4 streams, free text": workloads.json_schema(is_constrained=False),
+    "4 streams, JSON schema": workloads.json_schema(is_constrained=True),
+}
+RESTART = "known prefix after a restart"
+_ONLY_BATCHED = ("16 streams, shared prefix", "16 streams", "4 streams", "long prompt beside 4")
+"""llama_cpp.server interrupts one answer for the next, so these cannot be asked of it."""
+
+
+def main() -> None:
+    arguments = _arguments().parse_args()
+    setting = Setting(arguments.model, arguments.threads)
+    names = arguments.workload or [*WORKLOADS, RESTART]
+    samples: Samples = defaultdict(lambda: defaultdict(list))
+    with tempfile.TemporaryDirectory() as cache:
+        contenders = _contenders(setting, Path(cache), arguments)
+        for number in range(arguments.rounds):
+            for name in names:
+                for contender in contenders if number % 2 == 0 else contenders[::-1]:
+                    _book(samples, name, contender, _measure(name, contender, number))
+    _report(arguments.name, setting, [contender.name for contender in contenders], samples)
+
+
+def _arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, required=True, help="a GGUF file")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--llama-server", default=find_llama_server(), metavar="PATH")
+    parser.add_argument(
+        "--llama-server-option", action="append", default=[], help="e.g. --llama-server-option=--no-repack"
+    )
+    parser.add_argument("--llama-cpp-python", metavar="PYTHON", help="a Python that has llama-cpp-python[server]")
+    parser.add_argument("--workload", action="append", choices=[*WORKLOADS, RESTART])
+    parser.add_argument("--name", default="serve", help="results go to bench/results/NAME.json")
+    return parser
+
+
+def _contenders(setting: Setting, cache: Path, arguments: argparse.Namespace) -> list[Contender]:
+    found = [mm35(setting, cache)]
+    if arguments.llama_server:
+        found.append(llama_server(setting, arguments.llama_server, *arguments.llama_server_option))
+    if arguments.llama_cpp_python:
+        found.append(llama_cpp_server(setting, arguments.llama_cpp_python))
+    return found
+
+
+def _measure(name: str, contender: Contender, seed: int) -> Figures | None:
+    """None: this contender cannot be asked this."""
+    if contender.name == "llama_cpp.server" and name in _ONLY_BATCHED:
+        return None
+    if name == RESTART:
+        return _restart(contender, seed)
+    with contender.serving() as url:
+        return asyncio.run(_run(WORKLOADS[name], url, seed))
+
+
+def _restart(contender: Contender, seed: int) -> Figures:
+    """Time to first token of a prompt, cold and again after the server was ended and started."""
+    with contender.serving() as url:
+        cold = asyncio.run(_run(workloads.first_token_of_known_prefix, url, seed))
+    with contender.serving() as url:
+        again = asyncio.run(_run(workloads.first_token_of_known_prefix, url, seed))
+    ratio = again["TTFT s"] / cold["TTFT s"]
+    return {"cold TTFT s": cold["TTFT s"], "TTFT s": again["TTFT s"], "TTFT / cold": ratio}
+
+
+async def _run(workload: Workload, url: str, seed: int) -> Figures:
+    async with open_client(url) as client:
+        return await workload(client, seed)
+
+
+def _book(samples: Samples, name: str, contender: Contender, figures: Figures | None) -> None:
+    for figure, value in (figures or {}).items():
+        samples[name, figure][contender.name].append(value)
+        print(f"{contender.name}: {name}: {figure} {value:.4g}", flush=True)
+
+
+def _report(name: str, setting: Setting, contenders: Sequence[str], samples: Samples) -> None:
+    table = Table(title=f"{setting.model.name}, {setting.threads} threads, medians", box=None)
+    for column in ("workload", "figure", *contenders, "ours / llama-server"):
+        table.add_column(column, justify="left" if column in ("workload", "figure") else "right")
+    for (workload, figure), by_contender in samples.items():
+        medians = {who: statistics.median(values) for who, values in by_contender.items()}
+        cells = [f"{medians[who]:.3g}" if who in medians else "-" for who in contenders]
+        table.add_row(workload, figure, *cells, _ratio(medians))
+    Console(width=140).print(table)
+    rows = [
+        {"workload": workload, "figure": figure, "samples": dict(by_contender)}
+        for (workload, figure), by_contender in samples.items()
+    ]
+    document = {"model": setting.model.name, "threads": setting.threads, "machine": machine(), "rows": rows}
+    (RESULTS / f"{name}.json").write_text(json.dumps(document, indent=2) + "\n")
+
+
+def _ratio(medians: Mapping[str, float]) -> str:
+    theirs = medians.get("llama-server")
+    return f"{medians['mm35local'] / theirs:.3g}" if theirs and "mm35local" in medians else "-"
+
+
+if __name__ == "__main__":
+    main()

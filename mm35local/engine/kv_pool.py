@@ -1,0 +1,119 @@
+"""The KV cells as the core uses them: every change is made to the books and to the backend together.
+
+Invariant: each sequence of the backend holds exactly the tokens that `prefix_cache` says, also after a failed step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from mm35local.engine.backend import Backend
+from mm35local.engine.prefix_cache import Hit, Int32Array, PrefixCache
+
+FEWEST_EVICTED = 256
+"""An ended sequence loses its tail in pieces of at least so many cells: its beginning is what is asked for again."""
+
+
+class KvPool:
+    def __init__(self, backend: Backend, *, n_ctx: int) -> None:
+        self._backend = backend
+        self._n_ctx = n_ctx
+        self._num_sequences = backend.num_sequences
+        self._cache = PrefixCache(self._num_sequences)
+
+    @property
+    def num_used_cells(self) -> int:
+        return self._cache.cells.num_used
+
+    def find(self, tokens: Int32Array) -> Hit:
+        """The longest beginning of a prompt that is in the cells."""
+        return self._cache.find(tokens)
+
+    def take(self, hit: Hit) -> tuple[int, int]:
+        """A sequence for the prompt of `hit`, and how many of its tokens that holds already."""
+        if hit.source is not None and (self._cache.takes_over(hit) or not self._make_sequence(hit.source)):
+            self._cache.resume(hit.source)
+            return hit.source, self.trim(hit.source, hit.num_common)
+        if hit.source is None:
+            self._make_sequence(None)
+        sequence = self._cache.open()
+        if hit.source is not None:
+            num_tokens = self._backend.fork(hit.source, sequence, hit.num_common)
+            self._cache.fork(hit.source, sequence, num_tokens)
+        return sequence, self._cache.num_tokens(sequence)
+
+    def append(self, sequence: int, token_ids: Sequence[int]) -> None:
+        """A step has put `token_ids` into the backend's sequence."""
+        self._cache.append(sequence, token_ids)
+
+    def trim(self, sequence: int, num_tokens: int) -> int:
+        """Keep the first `num_tokens`, also of cells that a step left undefined. Returns how many were kept."""
+        kept = self._backend.trim(sequence, num_tokens)
+        self._cache.trim(sequence, kept)
+        return kept
+
+    def release(self, sequence: int) -> None:
+        """Its request has left; it stays until somebody needs the cells."""
+        for other in self._cache.covered_by(sequence):
+            self._forget(other)
+        self._cache.release(sequence)
+
+    def num_held(self, sequences: Iterable[int], hit: Hit | None = None) -> int:
+        """Cells that `sequences` hold, each counted once, and those of `hit`."""
+        known = (hit.source, hit.num_common) if hit is not None and hit.source is not None else None
+        return self._cache.cells.num_held(sequences, known)
+
+    def make_room(self, num_cells: int) -> None:
+        """Evict until `num_cells` are free, as far as ended sequences can give that many."""
+        while (missing := self.num_used_cells + num_cells - self._n_ctx) > 0:
+            if not self.evict(missing):
+                return
+
+    def evict(self, num_cells: int) -> bool:
+        """Take about `num_cells` from the ended sequence that is missed least. False if there is none."""
+        victim = self._cache.victim()
+        if victim is None:
+            return False
+        num_own = self._cache.cells.num_own(victim)
+        num_taken = max(num_cells, FEWEST_EVICTED)
+        if num_taken < num_own:
+            self.trim(victim, self._cache.num_tokens(victim) - num_taken)
+        if num_taken >= num_own or not self._cache.num_tokens(victim):
+            self._forget(victim)
+        return True
+
+    def fault(self) -> str | None:
+        """What is wrong with the books, or between them and the backend; None if nothing is."""
+        for sequence in range(self._num_sequences):
+            booked, held = self._cache.num_tokens(sequence), self._backend.num_tokens(sequence)
+            if booked != held:
+                return f"sequence {sequence} is booked with {booked} tokens and holds {held}"
+        if self.num_used_cells > self._n_ctx:
+            return f"{self.num_used_cells} cells are booked of {self._n_ctx}"
+        return self._cache.fault(self._num_sequences)
+
+    def clear(self) -> None:
+        """Forget everything. Nothing may be running."""
+        assert not self._cache.running, "nothing is running"
+        for sequence in range(self._num_sequences):
+            self._backend.trim(sequence, 0)
+        self._cache = PrefixCache(self._num_sequences)
+
+    def _make_sequence(self, spared: int | None) -> bool:
+        """See to it that a sequence is free. False if only `spared` could be given up for it."""
+        if not self._cache.has_free:
+            victim = self._cache.victim(spared=() if spared is None else (spared,))
+            if victim is None:
+                return False
+            self._forget(victim)
+        return True
+
+    def _forget(self, sequence: int) -> None:
+        self._backend.trim(sequence, 0)
+        self._cache.forget(sequence)
+
+
+def as_array(tokens: Sequence[int]) -> Int32Array:
+    return np.asarray(tokens, dtype=np.int32)

@@ -1,0 +1,90 @@
+"""What every client asks of the trained miniature, and how a script says that it went well."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from typing import Any
+
+TURNS = (
+    *("plain", "streamed", "tools_auto", "tools_required", "tools_named", "tools_parallel"),
+    *("json_schema", "thinking", "cancel", "error"),
+)
+OPPOSITE = "I need the opposite of hot."
+CALL_ONE = "Call Clara."
+CALL_TWO = "Call Yara and Clara."
+SUM = "44 + 43 = ?"
+JSON = "Give me JSON: city Santiago, degrees 21."
+CITY = {"city": "Santiago", "degrees": 21}
+CITY_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {"city": {"type": "string"}, "degrees": {"type": "integer"}},
+    "required": ["city", "degrees"],
+    "additionalProperties": False,
+}
+TOO_LONG = "one two three " * 6000
+SECONDS_TO_STOP = 5.0
+
+
+def string_tool(name: str, description: str, field: str) -> dict[str, Any]:
+    schema = {"type": "object", "properties": {field: {"type": "string"}}, "required": [field]}
+    return {"name": name, "description": description, "parameters": schema}
+
+
+PHONE = string_tool("phone", "Call a person", "name")
+WEATHER = string_tool("weather", "Weather in a city", "city")
+
+FACTS = {
+    "opposite": OPPOSITE,
+    "callOne": CALL_ONE,
+    "callTwo": CALL_TWO,
+    "sum": SUM,
+    "json": JSON,
+    "city": CITY,
+    "citySchema": CITY_SCHEMA,
+    "tooLong": TOO_LONG,
+    "phone": PHONE,
+    "weather": WEATHER,
+}
+"""For scripts in other languages."""
+
+
+def openai_tools(*tools: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{"type": "function", "function": tool} for tool in tools]
+
+
+def user(content: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": content}]
+
+
+def check(found: object, expected: object) -> None:
+    """An assert that stays when Python runs optimised."""
+    if found != expected:
+        raise AssertionError(f"expected {expected!r}, found {found!r}")
+
+
+def check_call(name: str | None, arguments: str | dict[str, Any] | None, expected: dict[str, str]) -> None:
+    check(name, PHONE["name"])
+    check(json.loads(arguments) if isinstance(arguments, str) else arguments, expected)
+
+
+def until_idle(url: str) -> None:
+    """The answer that was left has stopped."""
+    deadline = time.monotonic() + SECONDS_TO_STOP
+    while time.monotonic() < deadline:
+        with urllib.request.urlopen(f"{url}/metrics", timeout=5) as page:
+            if b"\nmm35_requests_running 0.0" in page.read():
+                return
+        time.sleep(0.05)
+    raise AssertionError(f"the answer still runs {SECONDS_TO_STOP} s after it was left")
+
+
+def run(make: Callable[[str], Any]) -> None:
+    """Calls a method for each of TURNS, in order, and prints a line after each."""
+    client = make(sys.argv[1])
+    for turn in TURNS:
+        getattr(client, turn)()
+        print(f"ok {turn}", flush=True)
