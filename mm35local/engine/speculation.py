@@ -130,7 +130,10 @@ class Speculator:
         )
 
     def observe(self, chunk: Chunk, sampled: Sequence[int]) -> None:
-        """What was sampled behind a chunk. A guess that was not computed is a free lesson, too: did its first token come?"""
+        """What was sampled behind a chunk.
+
+        A guess that was not computed teaches for nothing: did its first token come?
+        """
         record = self._records.get(chunk.request_id)
         if record is None or not record.draft.token_ids:
             return

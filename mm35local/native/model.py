@@ -138,8 +138,8 @@ class Model:
 def _model_params(placing: Placing) -> tuple[llama_cpp.llama_model_params, Sequence[object]]:
     """llama.cpp's parameters, and what must live until the model is loaded."""
     params = llama_cpp.llama_model_default_params()
-    # GCC 12 drops stores of ggml's tile configuration, and the first tile instruction ends the process; a build does not
-    # tell its compiler. The switch takes repacked weights along.
+    # GCC 12 drops stores of ggml's tile configuration, and the first tile instruction ends the process; builds do not
+    # tell their compiler. The switch takes repacked weights along.
     params.use_extra_bufts = not computes_with_amx()
     params.n_gpu_layers = placing.n_gpu_layers
     params.split_mode = _SPLIT_MODES[placing.split]

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from mm35local.engine.api import EngineConfig
@@ -94,7 +95,7 @@ def answer_start(backend: LlamaBackend, params: SamplingParams, drafts: tuple[in
     return sampled
 
 
-def second_token_chances(backend: LlamaBackend, first: int) -> np.ndarray:  # type: ignore[type-arg]
+def second_token_chances(backend: LlamaBackend, first: int) -> npt.NDArray[np.float64]:
     """softmax over the six likeliest tokens behind PROMPT and `first`, f64[n_vocab]."""
     backend.open(2, GREEDY, PROMPT, ())
     backend.compute([Chunk(2, 1, len(PROMPT) - 1, (PROMPT[-1], first), wants_token=True)])
@@ -104,4 +105,5 @@ def second_token_chances(backend: LlamaBackend, first: int) -> np.ndarray:  # ty
     chances = np.zeros_like(logits)
     top = np.argsort(logits)[-6:]
     chances[top] = np.exp(logits[top] - logits[top].max())
-    return chances / chances.sum()
+    chances /= chances.sum()
+    return chances
