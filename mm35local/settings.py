@@ -67,6 +67,8 @@ class Settings(BaseSettings):
     """Who guesses tokens ahead: auto and ngram look them up in the conversation, as long as that pays."""
     flash_attention: bool = True
     """Off only to look for a fault: needs far more memory, and KV must be f16."""
+    rpc: str = ""
+    """`mm35 rpc-worker`s that lend their devices, as HOST:PORT with commas between them."""
     gpu: bool | None = None
     """True or False force the place of the weights; None decides by free memory."""
     chat: ChatSettings = ChatSettings()

@@ -41,6 +41,16 @@ Speculate = Annotated[
         "--speculate", metavar="auto|ngram|off", help="Guess tokens ahead where it pays.", rich_help_panel=_ENGINE
     ),
 ]
+Rpc = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--rpc",
+        metavar="HOST:PORT",
+        help="An `mm35 rpc-worker` that lends its devices, repeatable.",
+        show_default=False,
+        rich_help_panel=_ENGINE,
+    ),
+]
 UseGpu = Annotated[
     bool | None,
     typer.Option("--gpu/--cpu", help="Where the weights go; default: GPU if they fit.", rich_help_panel=_ENGINE),

@@ -43,6 +43,8 @@ class EngineConfig:
     """The GPU that holds all with split none."""
     speculate: str = "auto"
     """Who guesses tokens ahead: auto (n-gram lookup while it pays), ngram (the same) or off."""
+    rpc: tuple[str, ...] = ()
+    """host:port of `mm35 rpc-worker`s, whose devices count after the GPUs of this machine."""
     mmproj_path: Path | None = None
     """The file of the vision tower; None: the model sees no images."""
     image_grid: ImageGrid = field(default_factory=ImageGrid)

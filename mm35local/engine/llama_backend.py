@@ -226,7 +226,9 @@ def num_sequences(num_slots: int) -> int:
 
 
 def _placing(config: EngineConfig) -> Placing:
-    return Placing(config.n_gpu_layers, config.split, config.tensor_split, config.main_gpu, config.overrides)
+    return Placing(
+        config.n_gpu_layers, config.split, config.tensor_split, config.main_gpu, config.overrides, config.rpc
+    )
 
 
 def _open_context(library: Library, model: Model, config: EngineConfig) -> Context:

@@ -38,7 +38,7 @@ from mm35local.engine.load_rate import LoadRate, file_bytes
 from mm35local.engine.measured import compare
 from mm35local.engine.speculation import NgramDrafter, Speculator
 from mm35local.engine.warm_up import warm_up
-from mm35local.errors import EngineError, LoadFailed, Mm35Error
+from mm35local.errors import EngineError, LoadFailed, Mm35Error, RpcError
 from mm35local.native.buffers import BufferLog
 from mm35local.native.library import Library, version
 
@@ -58,6 +58,8 @@ def run(config: EngineConfig, connection: Connection) -> None:
     asked = config
     try:
         config, backend = _load_largest(library, asked, buffers, inbox, connection)
+    except RpcError:
+        raise  # the process ends and starts again, later each time: the worker over there may come back
     except Mm35Error as error:
         connection.send([LoadError(error)])
         return
