@@ -35,6 +35,8 @@ class Request:
     is_started: bool = False
     num_drafted: int = 0
     num_accepted: int = 0
+    is_looked_up: bool = False
+    """Saved states have been searched for its prompt."""
     num_passed_over: int = 0
     """Prompt tokens of others that were computed while this one's could have been."""
     awaited: tuple[int, int] | None = None
