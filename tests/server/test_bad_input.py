@@ -10,6 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mm35local.errors import GrammarFailed
+from mm35local.server.problems import to_problem
 from mm35local.server.security import MAX_BODY_BYTES
 from tests.server.conftest import Here, fake_engine, running
 
@@ -127,6 +129,11 @@ async def test_paths_and_methods_that_do_not_exist(here: Here) -> None:
     reply = await here.client.get("/v1/chat/completions")
     assert (reply.status_code, reply.headers["allow"]) == (405, "POST")
     error_of(reply)
+
+
+def test_a_grammar_that_nothing_can_follow_is_the_client_s() -> None:
+    problem = to_problem(GrammarFailed("NoExtensionBias"))
+    assert (problem.status, problem.code) == (400, "grammar_failed")
 
 
 JSON = st.recursive(
