@@ -151,7 +151,7 @@ BODIES = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(BODIES, max_size=8))
 def test_no_json_at_all_makes_the_server_fail(bodies: list[Any]) -> None:
     async def send() -> list[int]:
