@@ -13,11 +13,13 @@ import typer
 
 from mm35local.cli.keys import api_keys
 from mm35local.cli.options import (
+    AllowPrivateImages,
     ApiKeys,
     Ctx,
     FlashAttention,
     Kv,
     KvStoreSize,
+    Mmproj,
     Model,
     Parallel,
     Rpc,
@@ -56,14 +58,8 @@ def serve(
         bool | None,
         typer.Option("--own-sampling", help="At high effort, keep the model's temperature whatever clients send."),
     ] = None,
-    mmproj: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="The model's vision part, for images; default: the one beside the model."),
-    ] = None,
-    allow_private_images: Annotated[
-        bool | None,
-        typer.Option("--allow-private-images", help="Fetch images from this machine and its network too."),
-    ] = None,
+    mmproj: Mmproj = None,
+    allow_private_images: AllowPrivateImages = None,
     ctx: Ctx = None,
     parallel: Parallel = None,
     threads: Threads = None,
