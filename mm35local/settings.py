@@ -61,10 +61,16 @@ class Settings(BaseSettings):
     """CPU threads; 0 lets the engine choose."""
     kv: Literal["f16", "q8_0", "q5_1", "q4_0"] | None = None
     """Type of the KV cells; None takes f16, or q8_0 where that gives too little context."""
+    kv_store_size: float = Field(default=4.0, ge=0)
+    """GiB on disk for the states of earlier conversations, which survive a restart; 0 keeps none."""
     split: Literal["none", "layer", "row", "tensor"] | None = None
     """How several GPUs share the model; None takes the fastest that fits."""
+    speculate: Literal["auto", "ngram", "off"] = "auto"
+    """Who guesses tokens ahead: auto and ngram look them up in the conversation, as long as that pays."""
     flash_attention: bool = True
     """Off only to look for a fault: needs far more memory, and KV must be f16."""
+    rpc: str = ""
+    """`mm35 rpc-worker`s that lend their devices, as HOST:PORT with commas between them."""
     gpu: bool | None = None
     """True or False force the place of the weights; None decides by free memory."""
     chat: ChatSettings = ChatSettings()

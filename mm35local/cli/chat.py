@@ -147,6 +147,7 @@ def _launch(wish: Settings) -> tuple[Launch | None, str | None]:
     argv += ["--ctx", str(wish.ctx)] if wish.ctx else []
     argv += ["--kv", wish.kv] if wish.kv else []
     argv += ["--split", wish.split] if wish.split else []
+    argv += ["--rpc", wish.rpc] if wish.rpc else []
     argv += [] if wish.gpu is None else ["--gpu" if wish.gpu else "--cpu"]
     if wish.api_key:
         os.environ["MM35_API_KEY"] = wish.api_key.get_secret_value()  # not in argv, where every user could read it

@@ -13,10 +13,12 @@ from mm35local.engine.api import Cancel, Failed, Finished, Progress, RequestEven
 from mm35local.engine.backend import ABORTED, NO_CELLS, Backend, Chunk
 from mm35local.engine.images import whole_images
 from mm35local.engine.kv_pool import KvPool, as_array
+from mm35local.engine.kv_store import KvStore
 from mm35local.engine.pace import Pace
 from mm35local.engine.prefix_cache import Hit, num_common
 from mm35local.engine.request import Request, accept
 from mm35local.engine.scheduler import num_reserved, pass_over, schedule
+from mm35local.engine.speculation import Speculator
 from mm35local.errors import DecodeFailed, EngineOverloaded, Mm35Error, RequestError
 from mm35local.types import FinishReason, TokenLogprobs
 
@@ -35,16 +37,20 @@ class EngineCore:
         num_slots: int,
         n_batch: int,
         max_waiting: int,
+        store: KvStore | None = None,
         clock: Callable[[], float] = time.monotonic,
+        speculator: Speculator | None = None,
     ) -> None:
+        """Without a `speculator` nothing is guessed."""
         self._backend = backend
+        self._speculator = speculator or Speculator(())
         self._n_ctx = n_ctx
         self._n_batch = n_batch
         self._max_waiting = max_waiting
         self._num_slots = num_slots
         self._pace = Pace()
         self._clock = clock
-        self._pool = KvPool(backend, n_ctx=n_ctx)
+        self._pool = KvPool(backend, n_ctx=n_ctx, store=store)
         self._waiting: list[Request] = []
         self._running: dict[int, Request] = {}
         self._events: list[RequestEvent] = []
@@ -99,13 +105,17 @@ class EngineCore:
         pass_over(self._running.values(), plan.chunks)
         for request in plan.preempted:
             self._preempt(request)
-        self._compute(plan.chunks)
+        self._compute(self._speculator.add_drafts(plan.chunks, self._running, self._room_for_drafts(plan.chunks)))
         return self.take_events()
 
     def take_events(self) -> list[RequestEvent]:
         """What happened since events were last taken; a step takes them itself."""
         events, self._events = self._events, []
         return events
+
+    def save_cache(self) -> None:
+        """Put every ended sequence into the store, before the end."""
+        self._pool.save_all()
 
     def fault(self) -> str | None:
         """What is wrong with the books of the cells; None if nothing is."""
@@ -158,7 +168,11 @@ class EngineCore:
         return True
 
     def _find(self, request: Request) -> Hit:
-        hit = self._pool.find(as_array(request.tokens))
+        tokens = as_array(request.tokens)
+        hit = self._pool.find(tokens)
+        if not request.is_looked_up:  # once: a state that does not help now will not a step later
+            request.is_looked_up = True
+            hit = self._pool.restore(tokens, hit)
         return Hit(hit.source, whole_images(hit.num_common, request.images))
 
     def _has_room(self, request: Request, hit: Hit) -> bool:
@@ -190,6 +204,11 @@ class EngineCore:
         self._release(request)
         bisect.insort(self._waiting, request, key=lambda waiting: waiting.arrival)
 
+    def _room_for_drafts(self, chunks: Sequence[Chunk]) -> int:
+        """Rows that this step could have more."""
+        num_free = self._n_ctx - self._num_held(self._running.values())
+        return min(self._n_batch, num_free) - sum(chunk.num_rows for chunk in chunks)
+
     def _num_held(self, requests: Collection[Request]) -> int:
         """Cells that these running requests hold, shared ones counted once."""
         return self._pool.num_held([request.slot for request in requests if request.slot is not None])
@@ -211,9 +230,11 @@ class EngineCore:
     def _timed_compute(self, chunks: Sequence[Chunk]) -> list[tuple[int, ...]]:
         started = self._clock()
         sampled = self._backend.compute(chunks)
+        seconds = self._clock() - started
         num_stream_rows = sum(chunk.num_rows for chunk in chunks if chunk.wants_token)
         num_rows = sum(chunk.num_rows for chunk in chunks)
-        self._pace.observe(num_stream_rows, num_rows - num_stream_rows, self._clock() - started)
+        self._pace.observe(num_stream_rows, num_rows - num_stream_rows, seconds)
+        self._speculator.record_step(num_rows, seconds)
         return sampled
 
     def _recover(self, chunks: Sequence[Chunk], error: DecodeFailed) -> Sequence[Chunk]:
@@ -263,12 +284,18 @@ class EngineCore:
 
     def _append(self, request: Request, chunk: Chunk, sampled: tuple[int, ...]) -> None:
         """The answer goes on with `sampled`, as far as it may; all but the last of them are computed already."""
+        self._speculator.observe(chunk, sampled)
+        request.num_drafted += len(chunk.drafts)
+        request.num_accepted += min(len(sampled) - 1, len(chunk.drafts))
         answer, reason = self._cut(request, sampled)
         self._advance(request, answer[: len(sampled) - 1])
         request.tokens += answer
         if request.num_computed < chunk.start + chunk.num_rows:
             assert request.slot is not None, "it is running"
-            request.num_computed = self._pool.trim(request.slot, request.num_computed)
+            num_kept = self._pool.trim(request.slot, request.num_computed)
+            if num_kept < request.num_computed:
+                self._speculator.give_up()  # an architecture that cannot forget a part would compute all again
+            request.num_computed = num_kept
         if answer:
             self._events.append(Tokens(request.request_id, answer, self._logprobs(request)[: len(answer)]))
         if reason is not None:
@@ -302,6 +329,7 @@ class EngineCore:
         else:
             self._release(request)
         self._backend.close(request.request_id)
+        self._speculator.close(request.request_id)
 
     def _release(self, request: Request) -> None:
         """The request leaves its slot; its computed tokens stay there until somebody needs the cells."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,6 +17,8 @@ from mm35local.native.model import Model
 
 NO_KV_SLOT = 1
 """llama_decode found no cells for the batch; nothing was changed."""
+MAX_DRAFT_ROWS = 48
+"""Each has logits, 0.5 MiB at a vocabulary of 131,072."""
 ABORTED = 2
 """The abort callback stopped llama_decode; what was computed of the batch may be in the cells."""
 
@@ -52,14 +55,15 @@ class Context:
     ) -> None:
         """`num_threads` compute a step of one row, `num_batch_threads` a larger one.
 
-        At most `num_sequences` rows may ask for logits in a decode. Raises LoadFailed when memory is short.
+        In a decode as many rows as sequences may ask for logits, and MAX_DRAFT_ROWS more.
+        Raises LoadFailed when memory is short.
         """
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = n_ctx
         params.n_seq_max = num_sequences
         params.kv_unified = True
         params.n_batch = params.n_ubatch = n_batch
-        params.n_outputs_max = min(num_sequences, n_batch)
+        params.n_outputs_max = params.n_outputs_max_per_seq = min(num_sequences + MAX_DRAFT_ROWS, n_batch)
         cells = cells or CellFormat()
         params.type_k = params.type_v = _KV_TYPES[cells.kv_type]
         if not cells.flash_attention:
@@ -107,6 +111,22 @@ class Context:
     def num_positions(self, sequence: int) -> int:
         """How many positions the sequence has come to; 0 when it is empty."""
         return int(llama_cpp.llama_memory_seq_pos_max(self._memory, sequence)) + 1
+
+    def state_bytes(self, sequence: int) -> int:
+        """Size of `seq_state`."""
+        return int(llama_cpp.llama_state_seq_get_size(self.handle, sequence))
+
+    def seq_state(self, sequence: int) -> npt.NDArray[np.uint8]:
+        """A copy of the sequence's cells, in llama.cpp's own format of this version and configuration."""
+        state = np.empty(self.state_bytes(sequence), dtype=np.uint8)
+        pointer = ctypes.cast(state.ctypes.data, ctypes.POINTER(ctypes.c_uint8))
+        num_bytes = llama_cpp.llama_state_seq_get_data(self.handle, pointer, len(state), sequence)
+        return state[:num_bytes]
+
+    def set_seq_state(self, sequence: int, state: npt.NDArray[np.uint8]) -> bool:
+        """Fill `sequence`, which must be empty, with what `seq_state` gave. False if llama.cpp does not take it."""
+        pointer = ctypes.cast(state.ctypes.data, ctypes.POINTER(ctypes.c_uint8))
+        return bool(llama_cpp.llama_state_seq_set_data(self.handle, pointer, len(state), sequence))
 
     def close(self) -> None:
         if self._handle:
