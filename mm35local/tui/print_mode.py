@@ -30,6 +30,7 @@ from mm35local.types import Usage
 
 INTERRUPTED = 130
 _BAR_CELLS = 24
+_USAGE = ("num_prompt_tokens", "num_completion_tokens", "num_cached_tokens")
 
 
 class Printer(Protocol):
@@ -164,7 +165,7 @@ class JsonPrinter:
             case Ended(finish_reason):
                 self._end["finish_reason"] = finish_reason
             case Usage():
-                self._end["usage"] = asdict(event)
+                self._end["usage"] = {name: getattr(event, name) for name in _USAGE}
 
     def failed(self, error: Mm35Error) -> None:
         self._write("error", message=error.message, hint=error.hint)
