@@ -94,8 +94,6 @@ def serve(
         gpu=gpu,
         rpc=",".join(rpc) if rpc else None,
     )
-    if not _is_loopback(wish.host) and not api_keys(wish):
-        raise UsageError(f"--host {wish.host} can be reached by others", "set a key: MM35_API_KEY=... mm35 serve")
     if exit_with_stdin:
         _end_with_stdin()
     _run(wish)
@@ -110,6 +108,8 @@ def _run(wish: Settings) -> None:
     from mm35local.server.listen import open_socket
     from mm35local.server.security import LOOPBACK_HOSTS
 
+    if not _is_loopback(wish.host) and not api_keys(wish):
+        raise UsageError(f"--host {wish.host} can be reached by others", "set a key: MM35_API_KEY=... mm35 serve")
     listener = open_socket(wish.host, wish.port)  # a taken port is said before anything is fetched or loaded
     try:
         prepared = prepare(wish)
