@@ -99,6 +99,12 @@ class Plan:
         return embedding + self.ram_weight_bytes + self.ram_kv_bytes + compute + memory.HOST_RESERVE_BYTES
 
     @property
+    def decode_weight_bytes(self) -> int:
+        """Read for every token: all but the token embedding, of which one row is looked up."""
+        looked_up = 0 if self.shares or self.geometry.is_tied else self.geometry.embedding_bytes
+        return self.weight_bytes - looked_up
+
+    @property
     def buffer_bytes(self) -> tuple[tuple[str, int], ...]:
         """(kind, bytes) of llama.cpp's own buffers where the layers live: on all cards together, or in RAM."""
         if not self.shares:
