@@ -61,6 +61,8 @@ class Settings(BaseSettings):
     """CPU threads; 0 lets the engine choose."""
     kv: Literal["f16", "q8_0", "q5_1", "q4_0"] | None = None
     """Type of the KV cells; None takes f16, or q8_0 where that gives too little context."""
+    kv_store_size: float = Field(default=4.0, ge=0)
+    """GiB on disk for the states of earlier conversations, which survive a restart; 0 keeps none."""
     split: Literal["none", "layer", "row", "tensor"] | None = None
     """How several GPUs share the model; None takes the fastest that fits."""
     flash_attention: bool = True

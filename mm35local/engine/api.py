@@ -53,6 +53,10 @@ class EngineConfig:
     """Bytes by kind (model, KV, compute) that are expected where the layers live; compared with what is allocated."""
     fallbacks: tuple[EngineConfig, ...] = ()
     """What to load instead, in turn, when memory is short after all."""
+    kv_store_dir: Path | None = None
+    """Where states of ended sequences are kept; None keeps none."""
+    kv_store_bytes: int = 0
+    """Most bytes of them on disk."""
     max_waiting: int = 256
     """Requests that may queue; one more is refused with EngineOverloaded."""
 

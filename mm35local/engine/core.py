@@ -13,6 +13,7 @@ from mm35local.engine.api import Cancel, Failed, Finished, Progress, RequestEven
 from mm35local.engine.backend import ABORTED, NO_CELLS, Backend, Chunk
 from mm35local.engine.images import whole_images
 from mm35local.engine.kv_pool import KvPool, as_array
+from mm35local.engine.kv_store import KvStore
 from mm35local.engine.pace import Pace
 from mm35local.engine.prefix_cache import Hit, num_common
 from mm35local.engine.request import Request, accept
@@ -35,6 +36,7 @@ class EngineCore:
         num_slots: int,
         n_batch: int,
         max_waiting: int,
+        store: KvStore | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._backend = backend
@@ -44,7 +46,7 @@ class EngineCore:
         self._num_slots = num_slots
         self._pace = Pace()
         self._clock = clock
-        self._pool = KvPool(backend, n_ctx=n_ctx)
+        self._pool = KvPool(backend, n_ctx=n_ctx, store=store)
         self._waiting: list[Request] = []
         self._running: dict[int, Request] = {}
         self._events: list[RequestEvent] = []
@@ -107,6 +109,10 @@ class EngineCore:
         events, self._events = self._events, []
         return events
 
+    def save_cache(self) -> None:
+        """Put every ended sequence into the store, before the end."""
+        self._pool.save_all()
+
     def fault(self) -> str | None:
         """What is wrong with the books of the cells; None if nothing is."""
         return self._pool.fault()
@@ -158,7 +164,11 @@ class EngineCore:
         return True
 
     def _find(self, request: Request) -> Hit:
-        hit = self._pool.find(as_array(request.tokens))
+        tokens = as_array(request.tokens)
+        hit = self._pool.find(tokens)
+        if not request.is_looked_up:  # once: a state that does not help now will not a step later
+            request.is_looked_up = True
+            hit = self._pool.restore(tokens, hit)
         return Hit(hit.source, whole_images(hit.num_common, request.images))
 
     def _has_room(self, request: Request, hit: Hit) -> bool:
