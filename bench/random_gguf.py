@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +50,8 @@ def write_random_gguf(folders: Sequence[Path], shape: Shape, quant: str) -> Path
 def _write(
     path: Path, metadata: Metadata, specs: Sequence[TensorSpec], pools: dict[str, npt.NDArray[np.uint8]]
 ) -> None:
-    with GgufFile(path, lay_out(_ARCHITECTURE, metadata, specs)) as file:
+    with closing(GgufFile(path, lay_out(_ARCHITECTURE, metadata, specs))) as file:
+        file.begin()
         for number, spec in enumerate(specs):
             name = GGML_TYPES[spec.ggml_type].name
             if name == "F32":
@@ -59,7 +61,7 @@ def _write(
             for offset in range(0, spec.num_bytes, len(pool) - start):
                 end = min(len(pool), start + spec.num_bytes - offset)
                 file.write(number, offset, pool.data[start:end])
-        file.commit()
+        file.publish()
 
 
 def _pool(type_name: str) -> npt.NDArray[np.uint8]:
