@@ -65,6 +65,8 @@ class Settings(BaseSettings):
     """GiB on disk for the states of earlier conversations, which survive a restart; 0 keeps none."""
     split: Literal["none", "layer", "row", "tensor"] | None = None
     """How several GPUs share the model; None takes the fastest that fits."""
+    speculate: Literal["auto", "ngram", "off"] = "auto"
+    """Who guesses tokens ahead: auto and ngram look them up in the conversation, as long as that pays."""
     flash_attention: bool = True
     """Off only to look for a fault: needs far more memory, and KV must be f16."""
     rpc: str = ""
