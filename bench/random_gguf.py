@@ -28,6 +28,14 @@ _SCALES = {
 minimum is 7.5 or 15.5 times the scale, the mean of their 4 or 5 bits."""
 
 
+def write_sparse_gguf(path: Path, shape: Shape, quant: str) -> Path:
+    """The header and a hole where the weights belong: enough to map it and see what is allocated."""
+    with closing(GgufFile(path, lay_out(_ARCHITECTURE, _metadata(shape), list(_tensors(shape, quant))))) as file:
+        file.begin()
+        file.publish()
+    return path
+
+
 def write_random_gguf(folders: Sequence[Path], shape: Shape, quant: str) -> Path:
     """One part a folder, about equal; links in the first folder bring them together. The path of the first part."""
     specs = list(_tensors(shape, quant))

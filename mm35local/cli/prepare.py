@@ -98,5 +98,6 @@ def wish_of(settings: Settings) -> Wish:
         kv_type=settings.kv,
         split=Split(settings.split) if settings.split else None,
         use_gpu=settings.gpu,
+        num_slots=settings.parallel,
         flash_attention=settings.flash_attention,
     )
