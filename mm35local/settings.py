@@ -41,6 +41,10 @@ class Settings(BaseSettings):
 
     model: str | None = None
     """A name from models.toml, `name:QUANT`, or a .gguf path; None takes the best that fits."""
+    mmproj: Path | None = None
+    """The vision part of the model, for images; None takes the one beside the model's file, if there is one."""
+    allow_private_images: bool = False
+    """Fetch images from addresses of this machine and its network too, when a request points there."""
     host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=1, le=65535)
     api_key: SecretStr | None = None

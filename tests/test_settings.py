@@ -74,4 +74,5 @@ def test_every_setting_is_documented() -> None:
             "gpu",
             "chat",
         ),
+        *("mmproj", "allow_private_images"),
     }

@@ -92,7 +92,8 @@ def _open_store(config: EngineConfig) -> KvStore | None:
     """Without a folder to write to the engine runs all the same."""
     if config.kv_store_dir is None or not config.kv_store_bytes:
         return None
-    mark = fingerprint(config.model_path, version(), config.kv_type, config.flash_attention, config.overrides)
+    sight = config.mmproj_path and (config.mmproj_path.name, config.mmproj_path.stat().st_size)
+    mark = fingerprint(config.model_path, version(), config.kv_type, config.flash_attention, config.overrides, sight)
     try:
         return KvStore(
             config.kv_store_dir,
