@@ -37,7 +37,7 @@ from mm35local.native.context import CellFormat, Context
 from mm35local.native.library import Library
 from mm35local.native.model import Model, Placing
 buffers = BufferLog()
-library = Library(lambda line: buffers.read(line) and None)
+library = Library(lambda line: print(buffers.read(line)))
 model = Model(library, Path(sys.argv[1]), Placing(is_dry=True))
 cells = CellFormat(sys.argv[3])
 Context(library, model, n_ctx=int(sys.argv[2]), num_sequences=32, n_batch=512, num_threads=1, num_batch_threads=1,
@@ -78,7 +78,7 @@ def check_allocated(path: Path, kv_type: str, n_ctx: int, *, use_mmap: bool) -> 
     """Every kind of buffer within 2 % of the plan; `pytest -rP` shows the table."""
     plan = make_plan(from_header(read_header(path)), Machine((), 64 << 30), Wish(n_ctx=n_ctx, kv_type=kv_type))
     buffers = BufferLog()
-    library = Library(lambda line: buffers.read(line) and None)
+    library = Library(lambda line: print(buffers.read(line)))
     model = Model(library, path, Placing(use_mmap=use_mmap))
     context = Context(
         library,
