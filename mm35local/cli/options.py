@@ -45,6 +45,10 @@ Speculate = Annotated[
         "--speculate", metavar="auto|ngram|off", help="Guess tokens ahead where it pays.", rich_help_panel=_ENGINE
     ),
 ]
+PrivateImages = Annotated[
+    bool | None,
+    typer.Option("--allow-private-images", help="Fetch images from this machine and its network too."),
+]
 Rpc = Annotated[
     list[str] | None,
     typer.Option(
