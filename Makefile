@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # RPC lets other machines lend their GPUs; add e.g. -DGGML_CUDA=ON for an NVIDIA card: make chat CMAKE_ARGS=...
 export CMAKE_ARGS ?= -DGGML_RPC=ON
 
-.PHONY: chat serve test check static format clients clean help
+.PHONY: chat serve test check static format clients fuzz clean help
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -38,6 +38,9 @@ format: $(VENV)/.dev ## rewrite in the house format
 clients: $(VENV)/.clients ## the real clients of five makers against the trained miniature; needs Node 20
 	$(BIN)/python -m pytest -m clients tests/e2e/test_clients.py
 
+
+fuzz: $(VENV)/.dev ## 5,000 requests made from our own OpenAPI page
+	$(BIN)/python -m tests.e2e.fuzz_http
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

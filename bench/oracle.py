@@ -210,7 +210,7 @@ def measure(python: Path, folder: Path) -> tuple[list[Row], list[Row], dict[str,
         for file in converted:
             close += compare(f"text, {layout}, {file.quant}", text, expected_text, ours(file.path, text))
         for kind in ("F16", "BF16", "Q8_0"):
-            mmproj = write_mmproj(hf if layout == "hf" else native, folder / layout, kind)
+            mmproj = write_mmproj(hf if layout == "hf" else native, folder / layout, kind).path
             found = ours(converted[0].path, image, mmproj)
             close += compare(f"image, {layout}, F32 + mmproj {kind}", image, expected_image, found)
     wrong = compare("text, hf, F32, YaRN key 1.0", text, expected_text, ours(files["hf"][0].path, text, yarn=1.0))

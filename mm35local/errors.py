@@ -12,6 +12,7 @@ Mm35Error                      message (what was expected, what was found) and h
 ├── HistoryError               the chat's history file cannot be used: path, problem
 ├── RequestError               one request is wrong: field
 │   └── ContextLengthExceeded  num_prompt_tokens, num_max_tokens, n_ctx
+├── RpcError                   another machine's worker is missing, busy or of another version: endpoint
 ├── EngineError
 │   ├── EngineLoading          not ready yet: progress in 0..1
 │   ├── EngineOverloaded       the queue is full: limit
@@ -128,6 +129,15 @@ class ContextLengthExceeded(RequestError):
         self.num_prompt_tokens = num_prompt_tokens
         self.num_max_tokens = num_max_tokens
         self.n_ctx = n_ctx
+
+
+class RpcError(Mm35Error):
+    def __init__(self, endpoint: str, problem: str, hint: str = "") -> None:
+        super().__init__(
+            f"the RPC worker {endpoint} {problem}", hint or "start it there: mm35 rpc-worker; or leave --rpc out"
+        )
+        self.endpoint = endpoint
+        self.problem = problem
 
 
 class EngineError(Mm35Error):

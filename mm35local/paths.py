@@ -14,6 +14,11 @@ def models_dir() -> Path:
     return platformdirs.user_cache_path(_APP) / "models"
 
 
+def kv_store_dir() -> Path:
+    """States of conversations that left the KV cells."""
+    return platformdirs.user_cache_path(_APP) / "kv"
+
+
 def history_file() -> Path:
     """The terminal chat's conversations (SQLite)."""
     return platformdirs.user_data_path(_APP) / "history.sqlite3"

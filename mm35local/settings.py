@@ -8,12 +8,30 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from mm35local.errors import UsageError
 
 _PREFIX = "MM35_"
+
+
+class ChatSettings(BaseModel):
+    """The terminal chat's own table, `[chat]` in the file; its settings screen writes it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    theme: str = "mm35-dark"
+    effort: Literal["none", "high"] | None = None
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    max_tokens: int | None = Field(default=None, ge=1)
+    system: str = ""
+    """The system prompt itself."""
+    presets: dict[str, str] = Field(default_factory=dict)
+    """System prompts by name."""
+    keys: dict[str, str] = Field(default_factory=dict)
+    """Other keys for the chat's actions, by the names that F1 shows."""
 
 
 class Settings(BaseSettings):
@@ -43,12 +61,17 @@ class Settings(BaseSettings):
     """CPU threads; 0 lets the engine choose."""
     kv: Literal["f16", "q8_0", "q5_1", "q4_0"] | None = None
     """Type of the KV cells; None takes f16, or q8_0 where that gives too little context."""
+    kv_store_size: float = Field(default=4.0, ge=0)
+    """GiB on disk for the states of earlier conversations, which survive a restart; 0 keeps none."""
     split: Literal["none", "layer", "row", "tensor"] | None = None
     """How several GPUs share the model; None takes the fastest that fits."""
     flash_attention: bool = True
     """Off only to look for a fault: needs far more memory, and KV must be f16."""
+    rpc: str = ""
+    """`mm35 rpc-worker`s that lend their devices, as HOST:PORT with commas between them."""
     gpu: bool | None = None
     """True or False force the place of the weights; None decides by free memory."""
+    chat: ChatSettings = ChatSettings()
 
 
 def load_settings(file: Path, **flags: Any) -> Settings:

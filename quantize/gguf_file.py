@@ -1,31 +1,30 @@
 """One GGUF being written: its header, then rows in any order from any thread.
 
 Invariant: the final name appears only with the whole file behind it, fsynced; until then everything is in
-NAME.partial, and whatever goes wrong removes that.
+NAME.partial, whose header never changes, so that what stands in it can be gone on with.
 """
 
 from __future__ import annotations
 
-import fcntl
+import hashlib
 import io
 import math
 import os
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
-from enum import Enum, auto
 from pathlib import Path
-from threading import Lock
-from types import TracebackType
-from typing import Self
+from typing import Protocol
 
 import numpy as np
 from gguf import GGMLQuantizationType, GGUFWriter
 from gguf.gguf_writer import WriterState
 
 from mm35local.errors import ConversionError
+from quantize.durable import disk_errors, partial_path, sync_folder
 from quantize.metadata import Metadata
 
+_READ_BYTES = 1 << 22
+_STAT_BLOCK_BYTES = 512
 _ALIGNMENT = 32
 
 
@@ -49,9 +48,13 @@ class GgufLayout:
 
     header: bytes
     offsets: tuple[int, ...]
+    sizes: tuple[int, ...]
+    """Bytes of each tensor, without padding."""
     num_bytes: int
-    data_bytes: int
-    """Of the tensors alone, without header and padding."""
+
+
+class Hash(Protocol):
+    def update(self, data: bytes, /) -> None: ...
 
 
 class _MemoryWriter(GGUFWriter):  # type: ignore[misc]
@@ -77,7 +80,7 @@ def lay_out(architecture: str, metadata: Metadata, tensors: Sequence[TensorSpec]
     for tensor in tensors:
         offsets.append(at)
         at += _aligned(tensor.num_bytes)
-    return GgufLayout(header, tuple(offsets), at, sum(tensor.num_bytes for tensor in tensors))
+    return GgufLayout(header, tuple(offsets), tuple(tensor.num_bytes for tensor in tensors), at)
 
 
 def _add_metadata(writer: GGUFWriter, metadata: Metadata) -> None:
@@ -99,104 +102,78 @@ def _aligned(num_bytes: int) -> int:
     return -(-num_bytes // _ALIGNMENT) * _ALIGNMENT
 
 
-class _State(Enum):
-    WRITING = auto()
-    COMMITTED = auto()
-    DISCARDED = auto()
-
-
 class GgufFile:
-    """A context manager: leaving it without `commit` removes the partial file."""
+    """PATH.partial: written at offsets from any thread, synced, checked, and at last given its name."""
 
     def __init__(self, path: Path, layout: GgufLayout) -> None:
-        """Create PATH.partial with the header in it. Raises ConversionError if it cannot or is being written."""
         self.path = path
         self.layout = layout
-        self._partial = path.with_name(path.name + ".partial")
-        self._state = _State.WRITING
-        self._lock = Lock()
-        self._written_bytes = 0
-        try:
+        self._partial = partial_path(path)
+        with disk_errors(path):
             self._fd = os.open(self._partial, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        except OSError as error:
-            raise self._failure(error) from error
-        with ExitStack() as undo:
-            undo.callback(os.close, self._fd)
-            self._start()
-            undo.pop_all()
 
-    def write(self, tensor: int, offset: int, data: memoryview) -> None:
-        """Bytes of tensor number `tensor`, from `offset` within it; thread-safe, each byte once."""
-        assert self._state is _State.WRITING
-        self._pwrite(data, self.layout.offsets[tensor] + offset)
-        with self._lock:
-            self._written_bytes += len(data)
+    @property
+    def is_begun(self) -> bool:
+        """Does it have the size and the header that `begin` gave it?"""
+        size = os.fstat(self._fd).st_size
+        return size == self.layout.num_bytes and os.pread(self._fd, len(self.layout.header), 0) == self.layout.header
 
-    def commit(self) -> None:
-        """Make the file durable under its final name, replacing an older one."""
-        assert self._state is _State.WRITING
-        assert self._written_bytes == self.layout.data_bytes, "rows are missing"
-        try:
-            os.fsync(self._fd)
-            os.replace(self._partial, self.path)
-            self._state = _State.COMMITTED
-            _sync_folder(self.path.parent)
-        except OSError as error:
-            raise self._failure(error) from error
+    @property
+    def missing_bytes(self) -> int:
+        """Of the disk, until the file is whole: what is written already does not count."""
+        return max(0, self.layout.num_bytes - os.fstat(self._fd).st_blocks * _STAT_BLOCK_BYTES)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._state is _State.WRITING:
-            self._state = _State.DISCARDED
-            self._partial.unlink(missing_ok=True)
-        os.close(self._fd)
-
-    def _start(self) -> None:
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ConversionError(
-                f"{self._partial} is being written by another conversion", "wait for it, or use another folder"
-            ) from error
-        try:
+    def begin(self) -> None:
+        """Empty it, give it its whole length (sparse) and the header."""
+        with disk_errors(self.path):
             os.ftruncate(self._fd, 0)
             os.ftruncate(self._fd, self.layout.num_bytes)
-            self._pwrite(memoryview(self.layout.header), 0)
-        except (OSError, ConversionError) as error:
-            self._partial.unlink(missing_ok=True)
-            raise self._failure(error) if isinstance(error, OSError) else error from error
+        self._pwrite(memoryview(self.layout.header), 0)
+
+    def write(self, tensor: int, offset: int, data: memoryview) -> None:
+        """Bytes of tensor number `tensor`, from `offset` within it; thread-safe."""
+        self._pwrite(data, self.layout.offsets[tensor] + offset)
+
+    def sync(self) -> None:
+        with disk_errors(self.path):
+            os.fsync(self._fd)
+
+    def digest(self) -> tuple[str, list[str]]:
+        """SHA-256 of the whole file and of each tensor, read back from the disk in one pass."""
+        os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        whole, tensors, at = hashlib.sha256(), [], 0
+        for offset, num_bytes in zip(self.layout.offsets, self.layout.sizes, strict=True):
+            self._feed(at, offset, whole)
+            tensor = hashlib.sha256()
+            self._feed(offset, offset + num_bytes, whole, tensor)
+            tensors.append(tensor.hexdigest())
+            at = offset + num_bytes
+        self._feed(at, self.layout.num_bytes, whole)
+        return whole.hexdigest(), tensors
+
+    def publish(self) -> None:
+        """Give it its final name, replacing an older file."""
+        with disk_errors(self.path):
+            os.replace(self._partial, self.path)
+            sync_folder(self.path.parent)
+
+    def discard(self) -> None:
+        self._partial.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        os.close(self._fd)
 
     def _pwrite(self, data: memoryview, offset: int) -> None:
-        try:
+        with disk_errors(self.path):
             while data:
                 written = os.pwrite(self._fd, data, offset)
                 data, offset = data[written:], offset + written
-        except OSError as error:
-            raise self._failure(error) from error
 
-    def _failure(self, error: OSError) -> ConversionError:
-        return ConversionError(
-            f"cannot write {self.path}: {error.strerror or error}", "free some space or choose another folder with -o"
-        )
-
-
-def make_folder(folder: Path) -> None:
-    """`folder` and its parents, where they are not there yet. Raises ConversionError."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConversionError(
-            f"cannot make the folder {folder}: {error.strerror or error}", "choose another with -o"
-        ) from error
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    def _feed(self, begin: int, end: int, *hashes: Hash) -> None:
+        while begin < end:
+            data = os.pread(self._fd, min(_READ_BYTES, end - begin), begin)
+            if not data:
+                raise ConversionError(f"{self._partial} was cut short meanwhile", "give the same command again")
+            for one in hashes:
+                one.update(data)
+            begin += len(data)

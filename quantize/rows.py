@@ -6,11 +6,12 @@ outputs there are. Threads help because reading, writing and ggml's quantisers r
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -22,18 +23,15 @@ from mm35local.errors import CheckpointError
 from mm35local.native import quant
 from quantize.decoder import Decoder, DecoderTensor
 from quantize.fp8 import scaled_table
-from quantize.gguf_file import GgufFile
+from quantize.output import Output
 
 _BLOCK_ELEMENTS = 1 << 20
 _BLOCKS_PER_THREAD = 3
 """Enough that no thread waits while the oldest block is booked."""
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
-    file: GgufFile
-    types: Sequence[int]
-    """ggml type of each tensor of the decoder."""
+_Encoded = Mapping[int, NDArray[np.uint8]]
+"""The bytes of a block, by ggml type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +40,14 @@ class _Block:
     tensor: DecoderTensor
     table: NDArray[np.float32] | None
     """Decodes FP8, the tensor's scale included."""
+    outputs: Sequence[Output]
+    """Those that lack this tensor."""
     first_row: int
     num_rows: int
+
+    @property
+    def is_last(self) -> bool:
+        return self.first_row + self.num_rows == self.tensor.num_rows
 
     @property
     def source_row_bytes(self) -> int:
@@ -93,45 +97,72 @@ class ShardReader:
         return data
 
 
-def stream_rows(decoder: Decoder, outputs: Sequence[Output], num_threads: int, on_bytes: Callable[[int], None]) -> None:
-    """Fill every output with every tensor. `on_bytes` gets the source bytes of each finished block, in order.
+@dataclass(slots=True)
+class _Booking:
+    """Takes finished blocks in order, so that a tensor's SHA-256 is ready with its last block."""
 
-    Raises CheckpointError or ConversionError; blocks still running are waited for, waiting ones dropped.
+    on_bytes: Callable[[int], None]
+    on_tensor: Callable[[int, Mapping[Output, str]], None]
+    _hashes: dict[int, hashlib._Hash] = field(default_factory=dict)
+
+    def book(self, block: _Block, encoded: _Encoded) -> None:
+        for kind, data in encoded.items():
+            self._hashes.setdefault(kind, hashlib.sha256()).update(data.data)
+        if block.is_last:
+            digests = {output: self._hashes[output.plan.types[block.index]].hexdigest() for output in block.outputs}
+            self._hashes = {}
+            self.on_tensor(block.index, digests)
+        self.on_bytes(block.num_bytes)
+
+
+def stream_rows(
+    decoder: Decoder,
+    outputs: Sequence[Output],
+    num_threads: int,
+    on_bytes: Callable[[int], None],
+    on_tensor: Callable[[int, Mapping[Output, str]], None],
+) -> None:
+    """Write every tensor that an output lacks.
+
+    `on_bytes` gets the source bytes of each finished block, in order; `on_tensor` gets the number of a tensor that is
+    wholly written and its SHA-256 in each output. Raises CheckpointError or ConversionError; blocks still running are
+    waited for, waiting ones dropped.
     """
-    paths = list(dict.fromkeys(tensor.stored.path for tensor in decoder.tensors))
+    missing = [(index, tensor) for index, tensor in enumerate(decoder.tensors) if any(o.needs(index) for o in outputs)]
+    booking = _Booking(on_bytes, on_tensor)
+    paths = list(dict.fromkeys(tensor.stored.path for _, tensor in missing))
     with ShardReader(paths) as reader, ThreadPoolExecutor(num_threads, "quantize") as pool:
-        in_flight: deque[tuple[_Block, Future[None]]] = deque()
+        in_flight: deque[tuple[_Block, Future[_Encoded]]] = deque()
         try:
-            for block in _blocks(decoder):
+            for block in _blocks(missing, outputs):
                 if len(in_flight) >= num_threads * _BLOCKS_PER_THREAD:
-                    _finish_oldest(in_flight, on_bytes)
-                in_flight.append((block, pool.submit(_convert, block, reader, outputs)))
+                    _finish_oldest(in_flight, booking)
+                in_flight.append((block, pool.submit(_convert, block, reader)))
             while in_flight:
-                _finish_oldest(in_flight, on_bytes)
+                _finish_oldest(in_flight, booking)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _finish_oldest(in_flight: deque[tuple[_Block, Future[None]]], on_bytes: Callable[[int], None]) -> None:
+def _finish_oldest(in_flight: deque[tuple[_Block, Future[_Encoded]]], booking: _Booking) -> None:
     block, future = in_flight.popleft()
-    future.result()
-    on_bytes(block.num_bytes)
+    booking.book(block, future.result())
 
 
-def _blocks(decoder: Decoder) -> Iterator[_Block]:
+def _blocks(tensors: Sequence[tuple[int, DecoderTensor]], outputs: Sequence[Output]) -> Iterator[_Block]:
     """Tensors in the order they lie on disk; blocks of permuted ones hold whole heads."""
-    on_disk = sorted(enumerate(decoder.tensors), key=lambda item: (item[1].stored.path, item[1].stored.offset))
-    for index, tensor in on_disk:
+    for index, tensor in sorted(tensors, key=lambda item: (item[1].stored.path, item[1].stored.offset)):
         table = scaled_table(tensor.scale) if tensor.stored.dtype == "F8_E4M3" else None
+        lacking = [output for output in outputs if output.needs(index)]
         step = max(1, _BLOCK_ELEMENTS // tensor.row_length)
         if tensor.num_heads:
             head_dim = tensor.num_rows // tensor.num_heads
             step = max(head_dim, step // head_dim * head_dim)
         for first_row in range(0, tensor.num_rows, step):
-            yield _Block(index, tensor, table, first_row, min(step, tensor.num_rows - first_row))
+            yield _Block(index, tensor, table, lacking, first_row, min(step, tensor.num_rows - first_row))
 
 
-def _convert(block: _Block, reader: ShardReader, outputs: Sequence[Output]) -> None:
+def _convert(block: _Block, reader: ShardReader) -> _Encoded:
     tensor = block.tensor
     raw = reader.read(tensor, block.first_row * block.source_row_bytes, block.num_bytes)
     rows = decode(raw, tensor.stored.dtype, block.table).reshape(block.num_rows, tensor.row_length)
@@ -139,13 +170,13 @@ def _convert(block: _Block, reader: ShardReader, outputs: Sequence[Output]) -> N
         raise CheckpointError(str(tensor.stored.path), "it holds NaN or infinite weights", tensor=tensor.stored.name)
     if tensor.num_heads:
         rows = interleave_heads(rows, tensor.num_rows // tensor.num_heads)
-    done: dict[int, NDArray[np.uint8]] = {}
-    for output in outputs:
-        kind = output.types[block.index]
-        if kind not in done:
-            done[kind] = quant.quantize_rows(kind, rows)
-        offset = block.first_row * quant.row_bytes(kind, tensor.row_length)
-        output.file.write(block.index, offset, done[kind].data)
+    encoded: dict[int, NDArray[np.uint8]] = {}
+    for output in block.outputs:
+        kind = output.plan.types[block.index]
+        if kind not in encoded:
+            encoded[kind] = quant.quantize_rows(kind, rows)
+        output.write(block.index, block.first_row * quant.row_bytes(kind, tensor.row_length), encoded[kind].data)
+    return encoded
 
 
 def decode(raw: NDArray[np.uint8], dtype: str, table: NDArray[np.float32] | None = None) -> NDArray[np.float32]:

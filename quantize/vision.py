@@ -5,21 +5,20 @@ F16 is the default: ggml's F16 products keep more of these weights than its BF16
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from mm35local.errors import UsageError
 from mm35local.native import quant
 from quantize.checkpoint import Checkpoint, open_checkpoint
-from quantize.convert import check_existing, check_space, counter, num_cpus
 from quantize.decoder import Decoder
-from quantize.gguf_file import GgufFile, GgufLayout, TensorSpec, lay_out, make_folder
+from quantize.fingerprint import fingerprint
+from quantize.gguf_file import TensorSpec, lay_out
+from quantize.make import ConvertedFile, OnProgress, make
 from quantize.metadata import Metadata, provenance
 from quantize.model_card import ModelCard, read_model_card
+from quantize.output import PlannedFile, PlannedOutput
 from quantize.projector import ProjectorTensor, collect_projector
 from quantize.recipe import FTYPES
-from quantize.rows import Output, stream_rows
 from quantize.vision_config import VisionParams, read_vision_params
 from quantize.vocabulary import read_special_id
 
@@ -36,19 +35,6 @@ _IMAGE_STD = [0.26862954, 0.26130258, 0.27577711]
 """Per channel of RGB in 0..1, as mistral-common's DATASET_MEAN and DATASET_STD."""
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedProjector:
-    path: Path
-    tensors: tuple[ProjectorTensor, ...]
-    types: tuple[int, ...]
-    """ggml type of each tensor."""
-    layout: GgufLayout
-
-    @property
-    def num_bytes(self) -> int:
-        return self.layout.num_bytes
-
-
 def parse_mmproj_type(name: str) -> str:
     """The canonical name. Raises UsageError for one that projectors are not written in."""
     if name.upper() not in _TYPES:
@@ -56,7 +42,7 @@ def parse_mmproj_type(name: str) -> str:
     return name.upper()
 
 
-def plan_mmproj(checkpoint: Checkpoint, out_dir: Path, type_name: str) -> PlannedProjector:
+def plan_mmproj(checkpoint: Checkpoint, out_dir: Path, type_name: str) -> tuple[PlannedOutput, Decoder]:
     """Check config, names and shapes and lay the file out; writes nothing. Raises UsageError or CheckpointError."""
     type_name = parse_mmproj_type(type_name)
     params = read_vision_params(checkpoint)
@@ -68,8 +54,12 @@ def plan_mmproj(checkpoint: Checkpoint, out_dir: Path, type_name: str) -> Planne
         for tensor, kind in zip(tensors, types, strict=True)
     ]
     card = read_model_card(checkpoint.folder)
-    path = out_dir / f"{card.slug}-mmproj-{type_name}.gguf"
-    return PlannedProjector(path, tensors, types, lay_out(ARCHITECTURE, _metadata(params, card, type_name), specs))
+    stem = out_dir / f"{card.slug}-mmproj-{type_name}"
+    layout = lay_out(ARCHITECTURE, _metadata(params, card, type_name), specs)
+    source = Decoder(tuple(tensor.source for tensor in tensors), 0, 0)
+    file = PlannedFile(stem.with_name(stem.name + ".gguf"), layout, 0)
+    names = tuple(spec.name for spec in specs)
+    return PlannedOutput(type_name, stem, (file,), names, types, fingerprint(source, [layout.header])), source
 
 
 def write_mmproj(
@@ -79,23 +69,15 @@ def write_mmproj(
     *,
     force: bool = False,
     num_threads: int = 0,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> Path:
-    """Write `<model>-mmproj-<TYPE>.gguf` into `out_dir` (made if absent) from a checkpoint folder; its path.
+    on_progress: OnProgress | None = None,
+) -> ConvertedFile:
+    """Write `<model>-mmproj-<TYPE>.gguf` into `out_dir` (made if absent) from a checkpoint folder.
 
-    `num_threads` 0 takes every core this process may use. `on_progress(done_bytes, total_bytes)` counts source bytes.
-    Raises UsageError, CheckpointError or ConversionError, and then leaves no half-written file behind.
+    Goes on, keeps and fails as `make` does. Raises UsageError, CheckpointError or ConversionError.
     """
-    planned = plan_mmproj(open_checkpoint(source), out_dir, type_name)
-    check_existing([planned.path], force)
-    make_folder(out_dir)
-    check_space(out_dir, planned.num_bytes)
-    decoder = Decoder(tuple(tensor.source for tensor in planned.tensors), 0, 0)
-    count = counter(decoder.source_bytes, on_progress or (lambda done, total: None))
-    with GgufFile(planned.path, planned.layout) as file:
-        stream_rows(decoder, [Output(file, planned.types)], num_threads or num_cpus(), count)
-        file.commit()
-    return planned.path
+    output, tensors = plan_mmproj(open_checkpoint(source), out_dir, type_name)
+    (file,) = make(tensors, [output], force=force, num_threads=num_threads, on_progress=on_progress)
+    return file
 
 
 def _type_of(tensor: ProjectorTensor, wanted: int) -> int:

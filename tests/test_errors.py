@@ -22,6 +22,7 @@ SAMPLES = [
     errors.EngineLoading(0.5),
     errors.EngineOverloaded(3),
     errors.LoadFailed("f.gguf", "why"),
+    errors.RpcError("far:50052", "does not answer"),
     errors.DecodeFailed(-3),
     errors.GrammarFailed("too complex"),
     errors.ImageFailed("too complex"),

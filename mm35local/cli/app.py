@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from mm35local import __version__
-from mm35local.cli import chat, doctor, inspect, models, plan, quantize, serve
+from mm35local.cli import chat, doctor, inspect, models, plan, quantize, rpc_worker, serve
 from mm35local.errors import Mm35Error, UsageError
 
 # \b keeps the line breaks as they stand
@@ -41,6 +41,7 @@ models.register(app)
 plan.register(app)
 inspect.register(app)
 doctor.register(app)
+rpc_worker.register(app)
 
 
 def _show_version(is_wanted: bool) -> None:

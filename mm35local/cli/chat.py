@@ -69,10 +69,15 @@ def chat(
         api_key=first_key(wish),
         launch=launch,
         history_path=paths.history_file(),
-        system=system,
-        effort=effort,
-        temperature=temperature,
-        max_tokens=max_tokens,
+        system=wish.chat.system or None if system is None else system,
+        effort=effort or wish.chat.effort,
+        temperature=wish.chat.temperature if temperature is None else temperature,
+        top_p=wish.chat.top_p,
+        max_tokens=max_tokens or wish.chat.max_tokens,
+        theme=wish.chat.theme,
+        keys=wish.chat.keys,
+        presets=wish.chat.presets,
+        settings_path=paths.settings_file(),
         continue_last=continue_last,
         reason=reason,
     )
@@ -120,6 +125,7 @@ def _launch(wish: Settings) -> tuple[Launch | None, str | None]:
     argv += ["--ctx", str(wish.ctx)] if wish.ctx else []
     argv += ["--kv", wish.kv] if wish.kv else []
     argv += ["--split", wish.split] if wish.split else []
+    argv += ["--rpc", wish.rpc] if wish.rpc else []
     argv += [] if wish.gpu is None else ["--gpu" if wish.gpu else "--cpu"]
     if wish.api_key:
         os.environ["MM35_API_KEY"] = wish.api_key.get_secret_value()  # not in argv, where every user could read it

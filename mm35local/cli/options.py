@@ -27,6 +27,10 @@ Kv = Annotated[
     str | None,
     typer.Option("--kv", metavar="f16|q8_0|q5_1|q4_0", help="Type of the KV cells.", rich_help_panel=_ENGINE),
 ]
+KvStoreSize = Annotated[
+    float | None,
+    typer.Option(metavar="GIB", help="Disk for earlier conversations' KV; 0: none.", rich_help_panel=_ENGINE),
+]
 SplitMode = Annotated[
     str | None,
     typer.Option("--split", metavar="none|layer|row|tensor", help="How GPUs share it.", rich_help_panel=_ENGINE),
@@ -34,6 +38,16 @@ SplitMode = Annotated[
 FlashAttention = Annotated[
     bool | None,
     typer.Option("--flash-attention/--no-flash-attention", help="Off needs far more memory.", rich_help_panel=_ENGINE),
+]
+Rpc = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--rpc",
+        metavar="HOST:PORT",
+        help="An `mm35 rpc-worker` that lends its devices, repeatable.",
+        show_default=False,
+        rich_help_panel=_ENGINE,
+    ),
 ]
 UseGpu = Annotated[
     bool | None,

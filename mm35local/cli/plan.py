@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mm35local.cli.options import Ctx, Json, Kv, SplitMode
+from mm35local.cli.options import Ctx, Json, Kv, Rpc, SplitMode
 from mm35local.errors import UsageError
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def plan(
     ctx: Ctx = None,
     kv: Kv = None,
     split: SplitMode = None,
+    rpc: Rpc = None,
     fit: Annotated[str, typer.Option(metavar="quality|context|speed", help="What to give the memory to.")] = "quality",
     mmproj: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, metavar="FILE", help="Vision stack to keep room for.")
@@ -54,6 +55,10 @@ def plan(
     wish = _wish(ctx, kv, split, mmproj, draft)
     goal = _goal(fit)
     machine = _machine(gpus, ram)
+    if rpc:
+        from mm35local.models.remote import with_remote
+
+        machine = with_remote(machine, rpc)
     name, geometries = _geometries(model)
     options = list_options(geometries, machine, wish)
     chosen = choose(options, goal, ctx)

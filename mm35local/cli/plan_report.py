@@ -101,6 +101,7 @@ def command(model: str, chosen: Option) -> str:
     words = ["mm35 serve", f"--model {meant}", f"--ctx {plan.n_ctx}", f"--kv {plan.kv_type}"]
     if len(plan.shares) > 1:
         words.append(f"--split {plan.split}")
+    words += [f"--rpc {gpu.name}" for gpu in plan.gpus if gpu.link and "#" not in gpu.name]
     return " ".join(words)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from mm35local import paths
 from mm35local.cli.console import byte_progress
+from mm35local.errors import UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,11 +72,20 @@ def prepare(settings: Settings) -> Prepared:
     from mm35local.models.gguf_header import read_header
     from mm35local.models.gpus import detect_machine
     from mm35local.models.plan import make_plan
+    from mm35local.models.remote import with_remote
 
+    if settings.rpc and settings.gpu is False:
+        raise UsageError("--cpu and --rpc contradict each other", "leave one of them out")
+    machine = with_remote(detect_machine(), endpoints(settings))
     choice = choose(settings.model)
-    header, machine = read_header(fetch(choice)), detect_machine()
+    header = read_header(fetch(choice))
     plan = make_plan(from_header(header), machine, wish_of(settings))
     return Prepared(choice, header, plan, machine, find_faults(header))
+
+
+def endpoints(settings: Settings) -> tuple[str, ...]:
+    """The RPC workers named, each once."""
+    return tuple(dict.fromkeys(filter(None, map(str.strip, settings.rpc.split(",")))))
 
 
 def wish_of(settings: Settings) -> Wish:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mm35local.cli.console import byte_progress
 from mm35local.cli.options import Json, Threads
+
+if TYPE_CHECKING:
+    from quantize.make import ConvertedFile
 
 
 def register(app: typer.Typer) -> None:
@@ -36,32 +41,39 @@ def quantize(
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Convert a checkpoint to GGUF: one read of the source for every quant asked for."""
+    """Convert a checkpoint to GGUF: one read of the source for every quant asked for.
+
+    Interrupt it, or pull the plug: the same command goes on where it stopped.
+    """
     from mm35local import paths
     from quantize.convert import convert
     from quantize.vision import write_mmproj
 
-    folder, num_skipped = out or paths.models_dir(), 0
-    files: list[dict[str, str | int]] = []
-    if mmproj:
-        with byte_progress("converting the vision part") as progress:
-            path = write_mmproj(checkpoint, folder, mmproj, force=force, num_threads=threads or 0, on_progress=progress)
-        files.append({"path": str(path), "quant": mmproj.upper(), "bytes": path.stat().st_size})
-    if to or not mmproj:
-        with byte_progress("converting") as progress:
-            result = convert(
-                checkpoint,
-                folder,
-                to or [],
-                force=force,
-                num_threads=threads or 0,
-                on_progress=progress,
-                on_warning=lambda text: print(f"warning: {text}", file=sys.stderr),
-            )
-        num_skipped = result.num_skipped
-        files += [{"path": str(file.path), "quant": file.quant, "bytes": file.num_bytes} for file in result.files]
+    folder = out or paths.models_dir()
+    files: list[ConvertedFile] = []
+    num_skipped = 0
+    with _told_when_interrupted():
+        if mmproj:
+            with byte_progress("converting the vision part") as progress:
+                file = write_mmproj(
+                    checkpoint, folder, mmproj, force=force, num_threads=threads or 0, on_progress=progress
+                )
+            files.append(file)
+        if to or not mmproj:
+            with byte_progress("converting") as progress:
+                result = convert(
+                    checkpoint,
+                    folder,
+                    to or [],
+                    force=force,
+                    num_threads=threads or 0,
+                    on_progress=progress,
+                    on_warning=lambda text: print(f"warning: {text}", file=sys.stderr),
+                )
+            num_skipped = result.num_skipped
+            files += result.files
     if as_json:
-        print(json.dumps(files, indent=2))
+        print(json.dumps([_fields(file) for file in files], indent=2))
         return
     _print(files)
     if num_skipped and not mmproj:
@@ -71,8 +83,21 @@ def quantize(
         )
 
 
-def _print(files: list[dict[str, str | int]]) -> None:
+def _fields(file: ConvertedFile) -> dict[str, str | int]:
+    return {"path": str(file.path), "quant": file.quant, "bytes": file.num_bytes, "sha256": file.sha256}
+
+
+def _print(files: Sequence[ConvertedFile]) -> None:
     from rich.filesize import decimal
 
     for file in files:
-        print(f"{file['path']}  {decimal(int(file['bytes']))}")
+        print(f"{file.path}  {decimal(file.num_bytes)}{'  (was there already)' if file.is_kept else ''}")
+
+
+@contextmanager
+def _told_when_interrupted() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("interrupted: what was converted is kept, and the same command goes on from there", file=sys.stderr)
+        raise

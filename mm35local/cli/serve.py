@@ -17,8 +17,10 @@ from mm35local.cli.options import (
     Ctx,
     FlashAttention,
     Kv,
+    KvStoreSize,
     Model,
     Parallel,
+    Rpc,
     SplitMode,
     Threads,
     UseGpu,
@@ -57,9 +59,11 @@ def serve(
     parallel: Parallel = None,
     threads: Threads = None,
     kv: Kv = None,
+    kv_store_size: KvStoreSize = None,
     split: SplitMode = None,
     flash_attention: FlashAttention = None,
     gpu: UseGpu = None,
+    rpc: Rpc = None,
     exit_with_stdin: Annotated[bool, typer.Option("--exit-with-stdin", hidden=True)] = False,
 ) -> None:
     """Serve a model to editors and agents: http://127.0.0.1:8080/v1."""
@@ -75,9 +79,11 @@ def serve(
         parallel=parallel,
         threads=threads,
         kv=kv,
+        kv_store_size=kv_store_size,
         split=split,
         flash_attention=flash_attention,
         gpu=gpu,
+        rpc=",".join(rpc) if rpc else None,
     )
     if not _is_loopback(wish.host) and not api_keys(wish):
         raise UsageError(f"--host {wish.host} can be reached by others", "set a key: MM35_API_KEY=... mm35 serve")
@@ -133,6 +139,7 @@ def _engine_config(prepared: Prepared, wish: Settings) -> EngineConfig:
 
 def _config(prepared: Prepared, wish: Settings, plan: Plan, fallbacks: tuple[EngineConfig, ...] = ()) -> EngineConfig:
     from mm35local import paths
+    from mm35local.cli.prepare import endpoints
     from mm35local.engine.api import EngineConfig
 
     return EngineConfig(
@@ -148,7 +155,10 @@ def _config(prepared: Prepared, wish: Settings, plan: Plan, fallbacks: tuple[Eng
         split=plan.split,
         tensor_split=plan.tensor_split,
         main_gpu=prepared.machine.gpus.index(plan.gpus[0]) if plan.gpus else 0,
+        rpc=endpoints(wish) if plan.shares else (),
         planned=plan.buffer_bytes,
+        kv_store_dir=paths.kv_store_dir(),
+        kv_store_bytes=round(wish.kv_store_size * GIB),
         overrides=tuple((fault.key, fault.right) for fault in prepared.faults),
         fallbacks=fallbacks,
     )

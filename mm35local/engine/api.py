@@ -41,6 +41,8 @@ class EngineConfig:
     """Each GPU's part, in PCI order; empty leaves it to llama.cpp."""
     main_gpu: int = 0
     """The GPU that holds all with split none."""
+    rpc: tuple[str, ...] = ()
+    """host:port of `mm35 rpc-worker`s, whose devices count after the GPUs of this machine."""
     mmproj_path: Path | None = None
     """The file of the vision tower; None: the model sees no images."""
     image_grid: ImageGrid = field(default_factory=ImageGrid)
@@ -51,6 +53,10 @@ class EngineConfig:
     """Bytes by kind (model, KV, compute) that are expected where the layers live; compared with what is allocated."""
     fallbacks: tuple[EngineConfig, ...] = ()
     """What to load instead, in turn, when memory is short after all."""
+    kv_store_dir: Path | None = None
+    """Where states of ended sequences are kept; None keeps none."""
+    kv_store_bytes: int = 0
+    """Most bytes of them on disk."""
     max_waiting: int = 256
     """Requests that may queue; one more is refused with EngineOverloaded."""
 

@@ -9,6 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 from mm35local.engine.images import PlacedImage
 from mm35local.types import ImageGrid, SamplingParams, TokenLogprobs
 
@@ -87,6 +90,18 @@ class Backend(Protocol):
 
         Returns how many it shares: `num_tokens`, or 0 where the architecture cannot forget a part.
         """
+        ...
+
+    def state_bytes(self, slot: int) -> int:
+        """Size of what `save` would give."""
+        ...
+
+    def save(self, slot: int) -> npt.NDArray[np.uint8]:
+        """The slot's cells as bytes, for `restore` by a backend of the same model and context."""
+        ...
+
+    def restore(self, slot: int, state: npt.NDArray[np.uint8], num_tokens: int) -> bool:
+        """Fill the empty slot with the `num_tokens` cells of a saved one; False, and it is empty, if that fails."""
         ...
 
     def num_tokens(self, slot: int) -> int:

@@ -36,6 +36,8 @@ from mm35local.errors import EngineError, EngineLoading, Mm35Error, WorkerDied
 from mm35local.types import Prompt, SamplingParams
 
 SECONDS_TO_SHUT_DOWN = 5.0
+SECONDS_TO_SAVE = 30.0
+"""And so many for KV states that are on their way to the disk."""
 
 
 class EngineClient:
@@ -87,7 +89,9 @@ class EngineClient:
         if self._supervisor is None:
             self._give_up(EngineError("the engine is closed"))
             return
-        _done, pending = await asyncio.wait({self._supervisor}, timeout=SECONDS_TO_SHUT_DOWN)
+        _done, pending = await asyncio.wait(
+            {self._supervisor}, timeout=SECONDS_TO_SHUT_DOWN + (SECONDS_TO_SAVE if self._config.kv_store_bytes else 0)
+        )
         if pending and self._worker:
             self._worker.kill()
         await asyncio.wait({self._supervisor})

@@ -6,15 +6,18 @@ Invariant: a request is in exactly one of `waiting` and `running` from its Submi
 from __future__ import annotations
 
 import bisect
-from collections.abc import Collection, Sequence
+import time
+from collections.abc import Callable, Collection, Sequence
 
 from mm35local.engine.api import Cancel, Failed, Finished, Progress, RequestEvent, Started, Submit, Tokens
 from mm35local.engine.backend import ABORTED, NO_CELLS, Backend, Chunk
 from mm35local.engine.images import whole_images
 from mm35local.engine.kv_pool import KvPool, as_array
+from mm35local.engine.kv_store import KvStore
+from mm35local.engine.pace import Pace
 from mm35local.engine.prefix_cache import Hit, num_common
 from mm35local.engine.request import Request, accept
-from mm35local.engine.scheduler import num_reserved, schedule
+from mm35local.engine.scheduler import num_reserved, pass_over, schedule
 from mm35local.errors import DecodeFailed, EngineOverloaded, Mm35Error, RequestError
 from mm35local.types import FinishReason, TokenLogprobs
 
@@ -25,13 +28,25 @@ WORTH_WAITING = 32
 class EngineCore:
     """Decides with `scheduler`, computes with a `Backend`, books in `request` and `kv_pool`."""
 
-    def __init__(self, backend: Backend, *, n_ctx: int, num_slots: int, n_batch: int, max_waiting: int) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        n_ctx: int,
+        num_slots: int,
+        n_batch: int,
+        max_waiting: int,
+        store: KvStore | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._backend = backend
         self._n_ctx = n_ctx
         self._n_batch = n_batch
         self._max_waiting = max_waiting
         self._num_slots = num_slots
-        self._pool = KvPool(backend, n_ctx=n_ctx)
+        self._pace = Pace()
+        self._clock = clock
+        self._pool = KvPool(backend, n_ctx=n_ctx, store=store)
         self._waiting: list[Request] = []
         self._running: dict[int, Request] = {}
         self._events: list[RequestEvent] = []
@@ -76,7 +91,14 @@ class EngineCore:
     def step(self) -> list[RequestEvent]:
         """Compute at most `n_batch` tokens, and tell everything that happened since the last step."""
         self._admit()
-        plan = schedule(self._running.values(), n_batch=self._n_batch, n_ctx=self._n_ctx, num_held=self._num_held)
+        plan = schedule(
+            self._running.values(),
+            n_batch=self._n_batch,
+            n_ctx=self._n_ctx,
+            num_held=self._num_held,
+            prompt_budget=lambda num_streams: self._pace.budget(num_streams, self._n_batch),
+        )
+        pass_over(self._running.values(), plan.chunks)
         for request in plan.preempted:
             self._preempt(request)
         self._compute(plan.chunks)
@@ -86,6 +108,10 @@ class EngineCore:
         """What happened since events were last taken; a step takes them itself."""
         events, self._events = self._events, []
         return events
+
+    def save_cache(self) -> None:
+        """Put every ended sequence into the store, before the end."""
+        self._pool.save_all()
 
     def fault(self) -> str | None:
         """What is wrong with the books of the cells; None if nothing is."""
@@ -138,7 +164,11 @@ class EngineCore:
         return True
 
     def _find(self, request: Request) -> Hit:
-        hit = self._pool.find(as_array(request.tokens))
+        tokens = as_array(request.tokens)
+        hit = self._pool.find(tokens)
+        if not request.is_looked_up:  # once: a state that does not help now will not a step later
+            request.is_looked_up = True
+            hit = self._pool.restore(tokens, hit)
         return Hit(hit.source, whole_images(hit.num_common, request.images))
 
     def _has_room(self, request: Request, hit: Hit) -> bool:
@@ -180,13 +210,21 @@ class EngineCore:
         while chunks:
             self._pool.make_room(sum(chunk.num_rows for chunk in chunks))
             try:
-                sampled = self._backend.compute(chunks)
+                sampled = self._timed_compute(chunks)
             except DecodeFailed as error:
                 chunks = self._recover(chunks, error)
                 continue
             for chunk, token_ids in zip(chunks, sampled, strict=True):
                 self._book(chunk, token_ids)
             return
+
+    def _timed_compute(self, chunks: Sequence[Chunk]) -> list[tuple[int, ...]]:
+        started = self._clock()
+        sampled = self._backend.compute(chunks)
+        num_stream_rows = sum(chunk.num_rows for chunk in chunks if chunk.wants_token)
+        num_rows = sum(chunk.num_rows for chunk in chunks)
+        self._pace.observe(num_stream_rows, num_rows - num_stream_rows, self._clock() - started)
+        return sampled
 
     def _recover(self, chunks: Sequence[Chunk], error: DecodeFailed) -> Sequence[Chunk]:
         """Undo what a failed step left behind; returns what to try again at once."""

@@ -10,16 +10,24 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from mm35local.engine.backend import Backend
+from mm35local.engine.kv_store import KvStore
 from mm35local.engine.prefix_cache import Hit, Int32Array, PrefixCache
 
 FEWEST_EVICTED = 256
 """An ended sequence loses its tail in pieces of at least so many cells: its beginning is what is asked for again."""
 
+WORTH_SAVING = 64
+"""Tokens. A shorter sequence is computed again in the time a file takes."""
+WORTH_RESTORING = 64
+"""Tokens that a saved state must hold beyond what is in the cells. A token's cells load faster than it is computed."""
+
 
 class KvPool:
-    def __init__(self, backend: Backend, *, n_ctx: int) -> None:
+    def __init__(self, backend: Backend, *, n_ctx: int, store: KvStore | None = None) -> None:
+        """With a `store`, what is given up is saved there."""
         self._backend = backend
         self._n_ctx = n_ctx
+        self._store = store
         self._num_sequences = backend.num_sequences
         self._cache = PrefixCache(self._num_sequences)
 
@@ -43,6 +51,29 @@ class KvPool:
             num_tokens = self._backend.fork(hit.source, sequence, hit.num_common)
             self._cache.fork(hit.source, sequence, num_tokens)
         return sequence, self._cache.num_tokens(sequence)
+
+    def restore(self, tokens: Int32Array, hit: Hit) -> Hit:
+        """Bring back a saved state that holds `WORTH_RESTORING` more of a prompt than `hit`; returns the better hit."""
+        saved, num_saved = self._store.find(tokens) if self._store else (None, 0)
+        if self._store is None or saved is None or num_saved < hit.num_common + WORTH_RESTORING:
+            return hit
+        self.make_room(len(saved.tokens))
+        if self.num_used_cells + len(saved.tokens) > self._n_ctx or not self._make_sequence(None):
+            return hit
+        state = self._store.load(saved)
+        sequence = self._cache.open()
+        if state is not None and self._backend.restore(sequence, state, len(saved.tokens)):
+            self._cache.append(sequence, saved.tokens.tolist())
+        self._cache.release(sequence)
+        return self.find(tokens)
+
+    def save_all(self) -> None:
+        """Save every ended sequence, the most recently used last."""
+        if self._store is None:
+            return
+        for sequence in self._cache.idle:
+            self._save(sequence)
+            self._store.flush()
 
     def append(self, sequence: int, token_ids: Sequence[int]) -> None:
         """A step has put `token_ids` into the backend's sequence."""
@@ -77,6 +108,7 @@ class KvPool:
         if victim is None:
             return False
         num_own = self._cache.cells.num_own(victim)
+        self._save(victim)
         num_taken = max(num_cells, FEWEST_EVICTED)
         if num_taken < num_own:
             self.trim(victim, self._cache.num_tokens(victim) - num_taken)
@@ -107,8 +139,17 @@ class KvPool:
             victim = self._cache.victim(spared=() if spared is None else (spared,))
             if victim is None:
                 return False
+            self._save(victim)
             self._forget(victim)
         return True
+
+    def _save(self, sequence: int) -> None:
+        """Only what is long enough, and is not there yet."""
+        tokens = self._cache.tokens(sequence)
+        if self._store is None or len(tokens) < WORTH_SAVING:
+            return
+        if self._store.accepts(tokens, self._backend.state_bytes(sequence)):
+            self._store.put(tokens, self._backend.save(sequence))
 
     def _forget(self, sequence: int) -> None:
         self._backend.trim(sequence, 0)

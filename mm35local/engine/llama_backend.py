@@ -11,6 +11,9 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+import numpy.typing as npt
+
 from mm35local.engine.api import EngineConfig
 from mm35local.engine.backend import Chunk
 from mm35local.engine.images import PlacedImage
@@ -178,6 +181,18 @@ class LlamaBackend:
         self._context.seq_rm(target, 0)
         return 0
 
+    def state_bytes(self, slot: int) -> int:
+        return self._context.state_bytes(slot)
+
+    def save(self, slot: int) -> npt.NDArray[np.uint8]:
+        return self._context.seq_state(slot)
+
+    def restore(self, slot: int, state: npt.NDArray[np.uint8], num_tokens: int) -> bool:
+        if self._context.set_seq_state(slot, state) and self._context.num_positions(slot) == num_tokens:
+            return True
+        self._context.seq_rm(slot, 0)
+        return False
+
     def num_tokens(self, slot: int) -> int:
         return self._context.num_positions(slot)
 
@@ -203,7 +218,9 @@ def num_sequences(num_slots: int) -> int:
 
 
 def _placing(config: EngineConfig) -> Placing:
-    return Placing(config.n_gpu_layers, config.split, config.tensor_split, config.main_gpu, config.overrides)
+    return Placing(
+        config.n_gpu_layers, config.split, config.tensor_split, config.main_gpu, config.overrides, config.rpc
+    )
 
 
 def _open_context(library: Library, model: Model, config: EngineConfig) -> Context:

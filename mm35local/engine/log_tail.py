@@ -8,7 +8,8 @@ from pathlib import Path
 
 _MAX_BYTES = 64 * 1024
 _REASON = re.compile(
-    r"GGML_ASSERT|GGML_ABORT|ggml_abort|CUDA error|out of memory|^[\w.]*(Error|Exception)\b|^Fatal Python"
+    r"GGML_ASSERT|GGML_ABORT|ggml_abort|^\S+\.(?:c|cpp|cu|cuh):\d+: |CUDA error|out of memory"
+    r"|^[\w.]*(Error|Exception)\b|mm35local\.errors\.\w+: |^Fatal Python"
 )
 
 

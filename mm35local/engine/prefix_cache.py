@@ -67,6 +67,12 @@ class PrefixCache:
     def running(self) -> list[int]:
         return [sequence for sequence, record in self._records.items() if record.is_running]
 
+    @property
+    def idle(self) -> list[int]:
+        """Least recently used first."""
+        idle = [sequence for sequence, record in self._records.items() if not record.is_running]
+        return sorted(idle, key=lambda sequence: self._records[sequence].last_used)
+
     def num_tokens(self, sequence: int) -> int:
         record = self._records.get(sequence)
         return record.num_tokens if record else 0

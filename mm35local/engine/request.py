@@ -33,6 +33,10 @@ class Request:
     num_cached: int = 0
     """Prompt tokens found in the cache when it first started."""
     is_started: bool = False
+    is_looked_up: bool = False
+    """Saved states have been searched for its prompt."""
+    num_passed_over: int = 0
+    """Prompt tokens of others that were computed while this one's could have been."""
     awaited: tuple[int, int] | None = None
     """(request, number of tokens): that one is computing a beginning of this one's prompt."""
 

@@ -1,8 +1,10 @@
 """Who gets which tokens this step. Pure: it reads the books of the requests and changes nothing.
 
 There are no phases: a request wants `len(tokens) - num_computed` tokens, and a step hands out what its budget allows.
-A decoding request wants one, so those come first and no stream starves behind a prompt; the rest is given in order of
-arrival. The oldest request is never preempted, so somebody always gets to the end.
+A decoding request wants one, so those come first and no stream starves behind a prompt; `prompt_budget` bounds what
+prompts get beside them. The prompt with the least left comes first, but each token that others were given ahead of one
+counts as done for it: a short turn does not wait for a long prompt, and no prompt is passed over by more tokens than it
+has itself. The oldest request is never preempted, so somebody always gets to the end.
 
 The last token of a prompt is computed in a step of its own, as every later one is: matrix kernels for one row and for
 many round differently, and so a prompt that is found in the cache goes on exactly as one that was computed.
@@ -10,7 +12,7 @@ many round differently, and so a prompt that is found in the cache goes on exact
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from mm35local.engine.backend import Chunk
@@ -29,16 +31,22 @@ class Schedule:
 
 
 def schedule(
-    running: Collection[Request], *, n_batch: int, n_ctx: int, num_held: Callable[[Collection[Request]], int]
+    running: Collection[Request],
+    *,
+    n_batch: int,
+    n_ctx: int,
+    num_held: Callable[[Collection[Request]], int],
+    prompt_budget: Callable[[int], int] | None = None,
 ) -> Schedule:
-    """Hand out at most `n_batch` tokens; `num_held` counts the cells that some of the requests hold, out of `n_ctx`.
+    """Hand out at most `n_batch` tokens; `num_held` counts the cells that some of the requests hold, out of `n_ctx`;
+    `prompt_budget` tells from the number of streams how many tokens prompts may have beside them.
 
     When the tokens need more cells, the youngest requests give theirs back.
     """
     survivors = sorted(running, key=lambda request: request.arrival)
     preempted: list[Request] = []
     while True:
-        chunks = _hand_out(survivors, n_batch)
+        chunks = _hand_out(survivors, n_batch, prompt_budget)
         if len(survivors) <= 1 or sum(chunk.num_rows for chunk in chunks) + num_held(survivors) <= n_ctx:
             return Schedule(tuple(preempted), tuple(chunks))
         preempted.append(survivors.pop())
@@ -49,15 +57,34 @@ def num_reserved(request: Request) -> int:
     return min(len(request.tokens) + HEADROOM, request.max_total)
 
 
-def _hand_out(requests: Iterable[Request], budget: int) -> list[Chunk]:
-    chunks: list[Chunk] = []
-    for request in sorted(requests, key=lambda request: (request.num_wanted > 1, request.arrival)):
-        num_tokens = min(max(request.num_wanted - 1, 1), budget)
+def _hand_out(requests: Collection[Request], n_batch: int, prompt_budget: Callable[[int], int] | None) -> list[Chunk]:
+    streams = sorted((request for request in requests if request.num_wanted == 1), key=lambda request: request.arrival)
+    prompts = sorted((request for request in requests if request.num_wanted > 1), key=_prompt_order)
+    num_streams = min(len(streams), n_batch - 1 if prompts else n_batch)
+    budget = n_batch - num_streams
+    if prompt_budget is not None:
+        budget = min(budget, max(prompt_budget(num_streams), 1))
+    chunks = [_chunk(request, 1) for request in streams[:num_streams]]
+    for request in prompts:
+        num_tokens = min(request.num_wanted - 1, budget)
         if num_tokens == 0:
             break
         chunks.append(_chunk(request, num_tokens))
         budget -= num_tokens
     return chunks
+
+
+def pass_over(running: Iterable[Request], chunks: Sequence[Chunk]) -> None:
+    """Book what prompts that got less than they could take were passed over by."""
+    served = {chunk.request_id: len(chunk.token_ids) for chunk in chunks}
+    num_given = sum(num_tokens for num_tokens in served.values() if num_tokens > 1)
+    for request in running:
+        if request.num_wanted > 1:
+            request.num_passed_over += num_given - served.get(request.request_id, 0)
+
+
+def _prompt_order(request: Request) -> tuple[int, int]:
+    return request.num_wanted - request.num_passed_over, request.arrival
 
 
 def _chunk(request: Request, num_tokens: int) -> Chunk:

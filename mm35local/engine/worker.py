@@ -33,15 +33,19 @@ from mm35local.engine.api import (
 )
 from mm35local.engine.core import EngineCore
 from mm35local.engine.inbox import Inbox
+from mm35local.engine.kv_file import fingerprint
+from mm35local.engine.kv_store import KvStore
 from mm35local.engine.llama_backend import LlamaBackend
 from mm35local.engine.load_rate import LoadRate, file_bytes
 from mm35local.engine.measured import compare
 from mm35local.engine.warm_up import warm_up
-from mm35local.errors import EngineError, LoadFailed, Mm35Error
+from mm35local.errors import EngineError, LoadFailed, Mm35Error, RpcError
 from mm35local.native.buffers import BufferLog
 from mm35local.native.library import Library, version
 
 SECONDS_BETWEEN_PROGRESS = 0.1
+MOST_RAM_BYTES = 1 << 30
+"""Of saved KV states, beside those that wait for the disk."""
 
 
 def run(config: EngineConfig, connection: Connection) -> None:
@@ -57,6 +61,8 @@ def run(config: EngineConfig, connection: Connection) -> None:
     asked = config
     try:
         config, backend = _load_largest(library, asked, buffers, inbox, connection)
+    except RpcError:
+        raise  # the process ends and starts again, later each time: the worker over there may come back
     except Mm35Error as error:
         connection.send([LoadError(error)])
         return
@@ -64,15 +70,37 @@ def run(config: EngineConfig, connection: Connection) -> None:
     for measured in compare(info.planned, info.buffers):
         print(measured, file=sys.stderr)
     connection.send([Ready(info)])
+    store = _open_store(config)
     core = EngineCore(
         backend,
         n_ctx=config.n_ctx,
         num_slots=config.num_slots,
         n_batch=config.n_batch,
         max_waiting=config.max_waiting,
+        store=store,
     )
     _serve(core, backend, inbox, connection)
+    core.save_cache()
+    if store is not None:
+        store.close()
     backend.shutdown()
+
+
+def _open_store(config: EngineConfig) -> KvStore | None:
+    """Without a folder to write to the engine runs all the same."""
+    if config.kv_store_dir is None or not config.kv_store_bytes:
+        return None
+    mark = fingerprint(config.model_path, version(), config.kv_type, config.flash_attention, config.overrides)
+    try:
+        return KvStore(
+            config.kv_store_dir,
+            mark,
+            disk_bytes=config.kv_store_bytes,
+            ram_bytes=min(config.kv_store_bytes, MOST_RAM_BYTES),
+        )
+    except OSError as error:
+        print(f"KV states are not kept: {error}", file=sys.stderr)
+        return None
 
 
 def _serve(core: EngineCore, backend: LlamaBackend, inbox: Inbox, connection: Connection) -> None:

@@ -15,6 +15,14 @@ _CGROUP_USED = Path("/sys/fs/cgroup/memory.current")
 
 
 @dataclass(frozen=True, slots=True)
+class Link:
+    """The way to a device in another process or machine, as measured: seconds there and back, bytes/s."""
+
+    round_trip_seconds: float
+    bandwidth: float
+
+
+@dataclass(frozen=True, slots=True)
 class Gpu:
     """`bandwidth` in bytes/s and `flops` in 1/s are the datasheet's; 0 where the card is in no table of ours."""
 
@@ -24,6 +32,8 @@ class Gpu:
     bandwidth: float = 0.0
     flops: float = 0.0
     has_nvlink: bool = False
+    link: Link | None = None
+    """None: it sits in this machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +62,11 @@ class Machine:
     def largest_free_bytes(self) -> int:
         """The larger of the two pools a model can live in: all GPUs together, or RAM."""
         return max(self.gpu_free_bytes, self.ram_free_bytes)
+
+    @property
+    def has_remote(self) -> bool:
+        """Is any device reached over RPC?"""
+        return any(gpu.link for gpu in self.gpus)
 
     @property
     def has_nvlink(self) -> bool:

@@ -181,6 +181,8 @@ def _check(geometry: Geometry, machine: Machine, wish: Wish) -> None:
         flash_attention=wish.flash_attention,
         kv_type=wish.kv_type or "f16",
     )
+    if wish.split in (Split.ROW, Split.TENSOR) and machine.has_remote:
+        raise UsageError(f"--split {wish.split} cuts matrices, which no network is quick enough for", "--split layer")
 
 
 def _kv_types(wish: Wish) -> tuple[str, ...]:
@@ -190,11 +192,15 @@ def _kv_types(wish: Wish) -> tuple[str, ...]:
 
 
 def _on_gpus(geometry: Geometry, machine: Machine, wish: Wish, kv_type: str) -> Plan | None:
-    splits = (wish.split,) if wish.split else allowed_splits(geometry.shape, len(machine.gpus))
+    splits = (wish.split,) if wish.split else _splits(geometry, machine)
     found = [plan for split in splits if (plan := _split_over(geometry, machine, wish, kv_type, split))]
     # The fastest split is worth a little context, not a quarter of it.
     longest = max((plan.n_ctx for plan in found), default=0)
     return next((plan for plan in found if plan.n_ctx >= 0.75 * longest), None)
+
+
+def _splits(geometry: Geometry, machine: Machine) -> tuple[Split, ...]:
+    return allowed_splits(geometry.shape, len(machine.gpus), has_remote=machine.has_remote)
 
 
 def _split_over(geometry: Geometry, machine: Machine, wish: Wish, kv_type: str, split: Split) -> Plan | None:
@@ -286,11 +292,14 @@ def _settle(
     is_cut = split in (Split.ROW, Split.TENSOR)
     read_from_ram = ram_weights - (0 if shares or geometry.is_tied else geometry.embedding_bytes)
     num_weights = num_matrix_weights(geometry)
+    row_bytes = 4 * geometry.shape.n_embd
     cpu_share = 1.0 if not shares else ram_weights / max(1, ram_weights + sum(share.weight_bytes for share in shares))
 
     def decode(kv_share: float) -> float:
         ram = read_from_ram + round(ram_kv * kv_share)
-        return decode_tokens_per_second(shares, gpus, is_tensor_split=is_cut, ram_bytes=ram, kv_share=kv_share)
+        return decode_tokens_per_second(
+            shares, gpus, is_tensor_split=is_cut, ram_bytes=ram, kv_share=kv_share, row_bytes=row_bytes
+        )
 
     return Plan(
         geometry,
@@ -308,7 +317,9 @@ def _settle(
         load.kv_layer_bytes,
         decode(0.0),
         decode(1.0),
-        prefill_tokens_per_second(num_weights, shares, gpus, is_tensor_split=is_cut, cpu_share=cpu_share),
+        prefill_tokens_per_second(
+            num_weights, shares, gpus, is_tensor_split=is_cut, cpu_share=cpu_share, row_bytes=row_bytes
+        ),
     )
 
 
@@ -329,9 +340,7 @@ def _does_not_fit(geometry: Geometry, machine: Machine, wish: Wish) -> DoesNotFi
     kv_type, n_ctx = _kv_types(wish)[-1], wish.n_ctx or min(LEAST_CTX, geometry.shape.n_ctx_train)
     kv = memory.kv_bytes(geometry.shape, kv_type, n_ctx) * geometry.shape.n_layer
     if machine.gpus and wish.use_gpu is not False:
-        load = gpu_load(
-            geometry, wish, kv_type, n_ctx, wish.split or allowed_splits(geometry.shape, len(machine.gpus))[-1]
-        )
+        load = gpu_load(geometry, wish, kv_type, n_ctx, wish.split or _splits(geometry, machine)[-1])
         weights = sum(geometry.layer_bytes) + geometry.head_bytes
         others = load.device_bytes * len(machine.gpus) + load.main_bytes
         free, place = machine.gpu_free_bytes, f"{len(machine.gpus)} GPU"

@@ -18,15 +18,25 @@ RAM_BANDWIDTH = 40e9
 CPU_FLOPS = 0.5e12
 LINK_SECONDS = {True: 15e-6, False: 100e-6}
 """One sum over all cards, by whether NVLink joins them. PCIe: from 4 x 3080 at IQ4_XS (21.6 tok/s); NVLink: a guess."""
+_NUM_MESSAGES = 3
 _PREFILL_EFFICIENCY = 0.35
 _WIDE_FLOPS, _WIDE_EFFICIENCY = 500e12, 0.15
 """Data-centre cards from Hopper on: llama.cpp's kernels do not use their widest matrix instructions."""
 
 
 def decode_tokens_per_second(
-    shares: Sequence[Share], gpus: Sequence[Gpu], *, is_tensor_split: bool, ram_bytes: int = 0, kv_share: float = 0.0
+    shares: Sequence[Share],
+    gpus: Sequence[Gpu],
+    *,
+    is_tensor_split: bool,
+    ram_bytes: int = 0,
+    kv_share: float = 0.0,
+    row_bytes: int = 0,
 ) -> float:
-    """Tokens/s of one stream with `kv_share` of the cells filled; 0 where a card's bandwidth is not known."""
+    """Tokens/s of one stream with `kv_share` of the cells filled; 0 where a card's bandwidth is not known.
+
+    `row_bytes` is one token's hidden state (n_embd x f32), which goes to a device over RPC and comes back.
+    """
     if any(gpu.bandwidth <= 0 for gpu, share in zip(gpus, shares, strict=True) if share.split):
         return 0.0
     times = [
@@ -35,6 +45,7 @@ def decode_tokens_per_second(
         if share.split
     ]
     seconds = ram_bytes / (RAM_BANDWIDTH * BANDWIDTH_EFFICIENCY)
+    seconds += sum(link_seconds(gpu, row_bytes) for gpu, share in zip(gpus, shares, strict=True) if share.split)
     if is_tensor_split:
         num_sums = 2 * max(share.num_layers for share in shares)
         seconds += max(times) + num_sums * LINK_SECONDS[all(gpu.has_nvlink for gpu in gpus)]
@@ -44,7 +55,13 @@ def decode_tokens_per_second(
 
 
 def prefill_tokens_per_second(
-    num_weights: int, shares: Sequence[Share], gpus: Sequence[Gpu], *, is_tensor_split: bool, cpu_share: float = 0.0
+    num_weights: int,
+    shares: Sequence[Share],
+    gpus: Sequence[Gpu],
+    *,
+    is_tensor_split: bool,
+    cpu_share: float = 0.0,
+    row_bytes: int = 0,
 ) -> float:
     """Tokens/s of a long prompt, roughly; 0 where a card's matrix speed is not known. One micro-batch at a time."""
     flops = 2.0 * num_weights
@@ -56,8 +73,17 @@ def prefill_tokens_per_second(
         for gpu, share in zip(gpus, shares, strict=True)
         if share.split
     ]
-    seconds = flops * cpu_share / CPU_FLOPS + (max(times, default=0.0) if is_tensor_split else sum(times))
+    rows = sum(2 * row_bytes / gpu.link.bandwidth for gpu in gpus if gpu.link and gpu.link.bandwidth)
+    seconds = rows + flops * cpu_share / CPU_FLOPS + (max(times, default=0.0) if is_tensor_split else sum(times))
     return 1 / seconds if seconds else 0.0
+
+
+def link_seconds(gpu: Gpu, row_bytes: int) -> float:
+    """What a token pays for the way to a device and back: three messages (state, graph, state), and the bytes."""
+    if gpu.link is None:
+        return 0.0
+    transfer = 2 * row_bytes / gpu.link.bandwidth if gpu.link.bandwidth else 0.0
+    return _NUM_MESSAGES * gpu.link.round_trip_seconds + transfer
 
 
 def sustained_flops(gpu: Gpu) -> float:

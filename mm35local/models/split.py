@@ -19,11 +19,13 @@ class Split(StrEnum):
     """Every matrix and the KV heads cut across the cards, which work at once: the fastest decode."""
 
 
-def allowed_splits(shape: Shape, num_gpus: int, *, flash_attention: bool = True) -> tuple[Split, ...]:
-    """What may be chosen for that many cards, the fastest first."""
+def allowed_splits(
+    shape: Shape, num_gpus: int, *, flash_attention: bool = True, has_remote: bool = False
+) -> tuple[Split, ...]:
+    """What may be chosen for that many cards, the fastest first; over a network whole layers only."""
     if num_gpus < 2:
         return (Split.NONE,)
-    if flash_attention and num_gpus <= shape.n_head_kv:
+    if flash_attention and num_gpus <= shape.n_head_kv and not has_remote:
         return (Split.TENSOR, Split.LAYER)
     return (Split.LAYER,)
 

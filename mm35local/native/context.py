@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -107,6 +108,22 @@ class Context:
     def num_positions(self, sequence: int) -> int:
         """How many positions the sequence has come to; 0 when it is empty."""
         return int(llama_cpp.llama_memory_seq_pos_max(self._memory, sequence)) + 1
+
+    def state_bytes(self, sequence: int) -> int:
+        """Size of `seq_state`."""
+        return int(llama_cpp.llama_state_seq_get_size(self.handle, sequence))
+
+    def seq_state(self, sequence: int) -> npt.NDArray[np.uint8]:
+        """A copy of the sequence's cells, in llama.cpp's own format of this version and configuration."""
+        state = np.empty(self.state_bytes(sequence), dtype=np.uint8)
+        pointer = ctypes.cast(state.ctypes.data, ctypes.POINTER(ctypes.c_uint8))
+        num_bytes = llama_cpp.llama_state_seq_get_data(self.handle, pointer, len(state), sequence)
+        return state[:num_bytes]
+
+    def set_seq_state(self, sequence: int, state: npt.NDArray[np.uint8]) -> bool:
+        """Fill `sequence`, which must be empty, with what `seq_state` gave. False if llama.cpp does not take it."""
+        pointer = ctypes.cast(state.ctypes.data, ctypes.POINTER(ctypes.c_uint8))
+        return bool(llama_cpp.llama_state_seq_set_data(self.handle, pointer, len(state), sequence))
 
     def close(self) -> None:
         if self._handle:

@@ -25,17 +25,26 @@ class Device:
 
 def devices() -> list[Device]:
     """All devices, in ggml's order: GPUs as the driver counts them, the CPU last."""
-    count = _function("ggml_backend_dev_count", ctypes.c_size_t)
-    get = _function("ggml_backend_dev_get", ctypes.c_void_p, ctypes.c_size_t)
-    return [_device(get(index)) for index in range(count())]
+    return [_device(handle) for handle in _handles()]
+
+
+def handles(*kinds: str) -> list[int]:
+    """The `ggml_backend_dev_t` of the devices of these kinds, in ggml's order."""
+    return [handle for handle in _handles() if _device(handle).kind in kinds]
+
+
+def _handles() -> list[int]:
+    count = ggml_function("ggml_backend_dev_count", ctypes.c_size_t)
+    get = ggml_function("ggml_backend_dev_get", ctypes.c_void_p, ctypes.c_size_t)
+    return [int(get(index)) for index in range(count())]
 
 
 def _device(handle: int) -> Device:
-    name = _function("ggml_backend_dev_name", ctypes.c_char_p, ctypes.c_void_p)
-    description = _function("ggml_backend_dev_description", ctypes.c_char_p, ctypes.c_void_p)
-    kind = _function("ggml_backend_dev_type", ctypes.c_int, ctypes.c_void_p)
+    name = ggml_function("ggml_backend_dev_name", ctypes.c_char_p, ctypes.c_void_p)
+    description = ggml_function("ggml_backend_dev_description", ctypes.c_char_p, ctypes.c_void_p)
+    kind = ggml_function("ggml_backend_dev_type", ctypes.c_int, ctypes.c_void_p)
     size_pointer = ctypes.POINTER(ctypes.c_size_t)
-    memory = _function("ggml_backend_dev_memory", None, ctypes.c_void_p, size_pointer, size_pointer)
+    memory = ggml_function("ggml_backend_dev_memory", None, ctypes.c_void_p, size_pointer, size_pointer)
     free, total = ctypes.c_size_t(), ctypes.c_size_t()
     memory(handle, ctypes.byref(free), ctypes.byref(total))
     index = kind(handle)
@@ -48,7 +57,8 @@ def _device(handle: int) -> Device:
     )
 
 
-def _function(symbol: str, result: type | None, *arguments: type) -> Callable[..., Any]:
+def ggml_function(symbol: str, result: type | None, *arguments: type) -> Callable[..., Any]:
+    """A function of ggml's libraries, typed. Raises AttributeError where this build has none of that name."""
     function: Any = libggml[symbol]
     function.restype = result
     function.argtypes = list(arguments)

@@ -11,8 +11,9 @@ import numpy as np
 from llama_cpp import llama_cpp
 
 from mm35local.errors import LoadFailed
-from mm35local.native.devices import devices
+from mm35local.native.devices import devices, handles
 from mm35local.native.library import Library, computes_with_amx
+from mm35local.native.rpc import remote_devices
 
 ProgressCallback = Callable[[float], bool]
 """Gets 0..1 while the weights are read; False stops the load."""
@@ -21,6 +22,8 @@ ProgressCallback = Callable[[float], bool]
 _SPLIT_MODES = {"none": 0, "layer": 1, "row": 2, "tensor": 3}
 """llama.h's enum llama_split_mode."""
 _LOAD_MODE_NONE = 0
+_MAX_DEVICES = 16
+"""llama.cpp's own limit."""
 _OVERRIDE_FLOAT, _OVERRIDE_STR = 1, 3
 """llama.h's enum llama_model_kv_override_type."""
 
@@ -34,6 +37,8 @@ class Placing:
     tensor_split: tuple[float, ...] = ()
     main_gpu: int = 0
     overrides: tuple[tuple[str, float | str], ...] = ()
+    rpc: tuple[str, ...] = ()
+    """host:port of workers whose devices follow this machine's GPUs."""
     use_mmap: bool = True
     is_dry: bool = False
     """Read the header only: tensors get no memory, so that a context tells its compute buffers and nothing else."""
@@ -52,7 +57,7 @@ class Model:
     ) -> None:
         """Read `path`; all on the CPU without `placing`.
 
-        Raises LoadFailed with llama.cpp's own reason, also when `on_progress` stopped it.
+        Raises LoadFailed with llama.cpp's own reason, also when `on_progress` stopped it, or RpcError.
         """
         placing = placing or Placing()
         params, kept = _model_params(placing)
@@ -66,6 +71,7 @@ class Model:
             raise LoadFailed(str(path), library.reason() or "it gave no reason")
         self._vocab = llama_cpp.llama_model_get_vocab(self._handle)
         self._n_gpu_layers = placing.n_gpu_layers
+        self._rpc = placing.rpc
         self.path = path
         self.n_vocab: int = llama_cpp.llama_vocab_n_tokens(self._vocab)
         self.n_ctx_train: int = llama_cpp.llama_model_n_ctx_train(self._handle)
@@ -126,8 +132,10 @@ class Model:
         """The devices that hold the weights, as their makers call them."""
         wanted = {"cpu"} if self._n_gpu_layers == 0 else {"gpu", "igpu"}
         found = devices()
-        chosen = [device for device in found if device.kind in wanted] or [d for d in found if d.kind == "cpu"]
-        return tuple(device.description or device.name for device in chosen)
+        chosen = [device for device in found if device.kind in wanted]
+        if not chosen and not self._rpc:
+            chosen = [device for device in found if device.kind == "cpu"]
+        return (*(device.description or device.name for device in chosen), *self._rpc)
 
     def close(self) -> None:
         if self._handle:
@@ -138,7 +146,8 @@ class Model:
 def _model_params(placing: Placing) -> tuple[llama_cpp.llama_model_params, Sequence[object]]:
     """llama.cpp's parameters, and what must live until the model is loaded."""
     params = llama_cpp.llama_model_default_params()
-    # Where a virtual machine shows AMX, its first tile instruction may end the process; repacked weights come with it.
+    # GCC 12 drops stores of ggml's tile configuration, and the first tile instruction ends the process; builds do not
+    # tell their compiler. The switch takes repacked weights along.
     params.use_extra_bufts = not computes_with_amx()
     params.n_gpu_layers = placing.n_gpu_layers
     params.split_mode = _SPLIT_MODES[placing.split]
@@ -159,4 +168,13 @@ def _model_params(placing: Placing) -> tuple[llama_cpp.llama_model_params, Seque
             override.value.val_f64 = value
     if placing.overrides:
         params.kv_overrides = overrides
-    return params, (parts, overrides)
+    chosen = (ctypes.c_void_p * (_MAX_DEVICES + 1))(*_devices(placing.rpc))
+    if placing.rpc:
+        params.devices = ctypes.cast(chosen, ctypes.c_void_p)
+    return params, (parts, overrides, chosen)
+
+
+def _devices(rpc: Sequence[str]) -> list[int]:
+    """This machine's GPUs and then the workers' devices; none where only the first are wanted, llama.cpp's default."""
+    remote = [handle for endpoint in rpc for handle in remote_devices(endpoint)]
+    return [*handles("gpu", "igpu"), *remote][:_MAX_DEVICES] if remote else []

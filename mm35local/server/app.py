@@ -16,6 +16,7 @@ from mm35local.server import (
     health,
     messages,
     models,
+    openapi,
     problems,
     props,
     refusals,
@@ -61,4 +62,5 @@ def create_app(
     problems.install(app)
     for endpoints in _ENDPOINTS:
         app.include_router(endpoints.router)
+    openapi.install(app)
     return app

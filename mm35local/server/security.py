@@ -5,9 +5,10 @@ Invariant: keys are compared in constant time and never logged.
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -19,6 +20,8 @@ from mm35local.server.problems import Problem
 LOOPBACK_HOSTS = frozenset({"localhost"})
 """Loopback addresses written as numbers are always allowed: no name stands for them."""
 MAX_BODY_BYTES = 64 << 20
+BODY_SECONDS = 60.0
+"""So long the next piece of a body may take: a client that sends none holds nothing for ever."""
 _PUBLIC_PATHS = ("/health",)
 
 
@@ -100,13 +103,15 @@ def _host_name(host: str) -> str:
 
 
 async def read_body(request: Request, max_bytes: int = MAX_BODY_BYTES) -> bytes:
-    """Raises HTTPException 413 as soon as the body is known to be longer."""
+    """Raises HTTPException: 413 as soon as the body is known to be longer, 408 where it stops coming, 415 packed."""
+    if (packing := request.headers.get("content-encoding", "identity")) != "identity":
+        raise HTTPException(415, f"bodies packed with {packing[:40]!r} are not read; send plain JSON")
     declared = request.headers.get("content-length", "0")
     chunks: list[bytes] = []
     num_bytes = int(declared) if declared.isdecimal() else 0
     if num_bytes <= max_bytes:
         num_bytes = 0
-        async for chunk in request.stream():
+        async for chunk in _in_time(request.stream()):
             num_bytes += len(chunk)
             if num_bytes > max_bytes:
                 break
@@ -114,3 +119,13 @@ async def read_body(request: Request, max_bytes: int = MAX_BODY_BYTES) -> bytes:
     if num_bytes > max_bytes:
         raise HTTPException(413, f"the body is longer than the {max_bytes >> 20} MiB that this server reads")
     return b"".join(chunks)
+
+
+async def _in_time(chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    while True:
+        try:
+            yield await asyncio.wait_for(anext(chunks), BODY_SECONDS)
+        except StopAsyncIteration:
+            return
+        except TimeoutError as error:
+            raise HTTPException(408, f"nothing of the body came for {BODY_SECONDS:g} seconds") from error

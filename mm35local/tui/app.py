@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Iterable
+from functools import partial
 from typing import ClassVar
 
-from textual.app import App
+from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
+from textual.screen import Screen
 
 from mm35local.errors import UsageError
 from mm35local.tui.client import ServerClient
+from mm35local.tui.commands import COMMANDS
 from mm35local.tui.connection import Connection
 from mm35local.tui.options import ChatOptions
 from mm35local.tui.screens.chat import ChatScreen
@@ -37,7 +41,7 @@ class ChatApp(App[None]):
         self.animation_level = "none"
         self.register_theme(DARK)
         self.register_theme(LIGHT)
-        self.theme = DARK.name
+        self.theme = options.theme if options.theme in self.available_themes else DARK.name
         self._client = ServerClient(options.address, options.api_key)
         self.session = ChatSession(self._client, options)
         self.connection = Connection(self._client, options.api_key, options.launch)
@@ -45,6 +49,16 @@ class ChatApp(App[None]):
 
     def get_default_screen(self) -> ChatScreen:
         return ChatScreen(self.session, self.connection, self._reason)
+
+    def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
+        """The palette: every command that needs no argument."""
+        if isinstance(screen, ChatScreen):
+            for command in COMMANDS:
+                if not command.argument or command.argument.startswith("["):
+                    run = partial(screen.run_command, command.name, "")
+                    yield SystemCommand(f"/{command.name}", command.help, run)
+        yield SystemCommand("Theme", "Choose among all themes", self.action_change_theme)
+        yield SystemCommand("Screenshot", "Keep the screen as an SVG", self.deliver_screenshot)
 
     def action_light(self) -> None:
         self.theme = LIGHT.name if self.current_theme.dark else DARK.name

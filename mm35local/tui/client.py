@@ -26,6 +26,14 @@ class ChatMessage:
     role: str
     """"system", "user" or "assistant"."""
     content: str
+    images: tuple[str, ...] = ()
+    """Data URLs, shown to the model before the text."""
+
+    def body(self) -> dict[str, Any]:
+        if not self.images:
+            return {"role": self.role, "content": self.content}
+        images = [{"type": "image_url", "image_url": {"url": url}} for url in self.images]
+        return {"role": self.role, "content": [*images, {"type": "text", "text": self.content}]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +45,20 @@ class ChatRequest:
     effort: str | None = None
     temperature: float | None = None
     max_tokens: int | None = None
+    top_p: float | None = None
 
     def body(self) -> dict[str, Any]:
         optional = {
             "reasoning_effort": self.effort,
             "temperature": self.temperature,
+            "top_p": self.top_p,
             "max_tokens": self.max_tokens,
         }
         return {
             "model": self.model,
-            "messages": [{"role": message.role, "content": message.content} for message in self.messages],
+            "messages": [message.body() for message in self.messages],
             "stream": True,
+            "return_progress": True,
             "stream_options": {"include_usage": True},
             **{name: value for name, value in optional.items() if value is not None},
         }

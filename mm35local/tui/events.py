@@ -36,6 +36,7 @@ class Health:
 
     state: ServerState
     progress: float = 0.0
+    loaded_bytes: int = 0
     bytes_per_second: float = 0.0
     eta_seconds: float | None = None
     model: ModelCard | None = None
@@ -64,5 +65,25 @@ class Ended:
     finish_reason: str
 
 
-ChatEvent = Opened | Delta | Ended | Usage
-"""`Opened`, then deltas, then `Ended`; `Usage` comes last, from servers that count."""
+@dataclass(frozen=True, slots=True)
+class Prefill:
+    """How far the prompt is read, in tokens; the cached ones count as read. `seconds` since the engine took it."""
+
+    num_total: int
+    num_cached: int
+    num_done: int
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class CallDelta:
+    """More of a tool call: only its first delta has a name."""
+
+    index: int
+    name: str = ""
+    arguments: str = ""
+    id: str = ""
+
+
+ChatEvent = Opened | Prefill | Delta | CallDelta | Ended | Usage
+"""`Opened`, the prompt being read, then deltas, then `Ended`; `Usage` comes last, from servers that count."""

@@ -8,37 +8,58 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
 
 from mm35local.errors import HistoryError
 from mm35local.tui.migrations import NewerHistoryError, migrate
-from mm35local.tui.records import Conversation, Message, MessageState, Outcome, Role
+from mm35local.tui.records import (
+    Attachment,
+    Conversation,
+    Finding,
+    Message,
+    MessageState,
+    Outcome,
+    Role,
+    ToolCall,
+)
+from mm35local.tui.search import excerpt, matching_messages, matching_titles
 from mm35local.types import Usage
 
 _T = TypeVar("_T")
 _LOCK_SECONDS = 5.0
+_BIN_SECONDS = 30 * 86400.0
 
-_CONVERSATIONS = """
-    SELECT c.id, c.title, c.model, COUNT(m.id), c.updated_at
-    FROM conversations c LEFT JOIN messages m ON m.conversation_id = c.id
-    GROUP BY c.id ORDER BY c.updated_at DESC, c.id DESC LIMIT ?
+_LIST = """
+    SELECT c.id, c.title, c.model, (SELECT COUNT(*) FROM messages m WHERE m.conversation_id = c.id), c.updated_at,
+           c.pinned, COALESCE(c.leaf_id, 0)
+    FROM conversations c
+    WHERE c.deleted_at IS NULL AND ({condition}) ORDER BY {order} LIMIT ?
+"""
+_NEWEST = "c.updated_at DESC, c.id DESC"
+_FOUND = """
+    SELECT m.conversation_id, m.id, m.content FROM messages m JOIN conversations c ON c.id = m.conversation_id
+    WHERE c.deleted_at IS NULL AND {condition} ORDER BY m.id DESC LIMIT ?
 """
 _MESSAGES = """
-    SELECT id, role, content, reasoning, model, state, error, is_cut,
-           num_prompt_tokens, num_completion_tokens, num_cached_tokens, seconds
+    SELECT id, role, content, reasoning, model, state, error, is_cut, num_prompt_tokens, num_completion_tokens,
+           num_cached_tokens, seconds, COALESCE(parent_id, 0) AS parent_id, attachments, tool_calls, created_at
     FROM messages WHERE conversation_id = ? ORDER BY id
 """
 _ADD = """
-    INSERT INTO messages (conversation_id, role, content, reasoning, model, state, created_at)
-    VALUES (?, ?, ?, ?, ?, ?, ?)
+    INSERT INTO messages (conversation_id, role, content, reasoning, model, attachments, tool_calls, parent_id, state,
+                          error, is_cut, num_prompt_tokens, num_completion_tokens, num_cached_tokens, seconds,
+                          created_at)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 _SAVE = """
-    UPDATE messages SET content = ?, reasoning = ?, state = ?, error = ?, is_cut = ?,
+    UPDATE messages SET content = ?, reasoning = ?, tool_calls = ?, state = ?, error = ?, is_cut = ?,
            num_prompt_tokens = ?, num_completion_tokens = ?, num_cached_tokens = ?, seconds = ?
     WHERE id = ?
 """
@@ -65,27 +86,64 @@ class History:
             await self._run(self._close)
         self._thread.shutdown(wait=False)
 
-    async def start_conversation(self, title: str, model: str) -> int:
-        return await self._run(lambda: self._start(title, model))
+    async def start_conversation(self, title: str, model: str, at: float = 0.0) -> int:
+        """`at` is in seconds since 1970; 0 is now."""
+        return await self._run(lambda: self._start(title, model, at or time.time()))
 
     async def add(self, conversation_id: int, message: Message) -> int:
-        """Append `message`; answers its id."""
-        return await self._run(lambda: self._add(conversation_id, message))
+        """Store `message` after its parent, as the end of the branch that is shown; answers its id."""
+        return await self._run(lambda: self._add(conversation_id, [message])[0])
 
-    async def save(self, message_id: int, content: str, reasoning: str, outcome: Outcome) -> None:
+    async def add_path(self, conversation_id: int, messages: Sequence[Message]) -> list[int]:
+        """Store messages one after the other, each the parent of the next; answers their ids."""
+        return await self._run(lambda: self._add(conversation_id, messages, is_path=True))
+
+    async def save(
+        self, message_id: int, content: str, reasoning: str, outcome: Outcome, tool_calls: Sequence[ToolCall] = ()
+    ) -> None:
         """What an answer has become so far."""
-        await self._run(lambda: self._save(message_id, content, reasoning, outcome))
+        await self._run(lambda: self._save(message_id, content, reasoning, outcome, tool_calls))
 
     async def conversations(self, limit: int = 500) -> list[Conversation]:
-        """The newest first."""
-        return await self._run(lambda: [Conversation(*row) for row in self._rows(_CONVERSATIONS, limit)])
+        """Pinned ones first, then the newest first."""
+        return await self._run(lambda: self._list("1", [], limit))
+
+    async def latest(self) -> Conversation | None:
+        """The one that was talked in last."""
+        return next(iter(await self._run(lambda: self._list("1", [], 1, order=_NEWEST))), None)
+
+    async def search(self, line: str, limit: int = 100) -> list[Finding]:
+        """Conversations in whose title or messages every word of `line` stands, the newest first."""
+        return await self._run(lambda: self._search(line.replace("\0", " ").split(), limit))
 
     async def messages(self, conversation_id: int) -> list[Message]:
+        """All messages of all branches, in the order in which they were written."""
         return await self._run(lambda: [_message(row) for row in self._rows(_MESSAGES, conversation_id)])
 
     async def questions(self, limit: int = 200) -> list[str]:
         """What was asked before, the newest first, each once."""
         return await self._run(lambda: [str(row[0]) for row in self._rows(_QUESTIONS, limit)])
+
+    async def rename(self, conversation_id: int, title: str) -> None:
+        await self._set("title", title, conversation_id)
+
+    async def pin(self, conversation_id: int, is_pinned: bool) -> None:
+        await self._set("pinned", is_pinned, conversation_id)
+
+    async def delete(self, conversation_id: int) -> None:
+        """Out of sight at once, and off the disk when the history is opened a month later."""
+        await self._set("deleted_at", time.time(), conversation_id)
+
+    async def undelete(self, conversation_id: int) -> None:
+        await self._set("deleted_at", None, conversation_id)
+
+    async def show_branch(self, conversation_id: int, leaf_id: int) -> None:
+        """The branch that ends at `leaf_id` is the one to open next time."""
+        await self._set("leaf_id", leaf_id, conversation_id)
+
+    async def _set(self, column: str, value: object, conversation_id: int) -> None:
+        statement = f"UPDATE conversations SET {column} = ? WHERE id = ?"
+        await self._run(lambda: self._open_db.execute(statement, (value, conversation_id)))
 
     async def _run(self, call: Callable[[], _T]) -> _T:
         try:
@@ -105,6 +163,7 @@ class History:
         with contextlib.ExitStack() as undo:
             db = undo.enter_context(contextlib.closing(_connect(self.path)))
             migrate(db)
+            db.execute("DELETE FROM conversations WHERE deleted_at < ?", (time.time() - _BIN_SECONDS,))
             undo.pop_all()
         self._db = db
 
@@ -121,33 +180,61 @@ class History:
     def _rows(self, query: str, *values: object) -> list[sqlite3.Row]:
         return self._open_db.execute(query, values).fetchall()
 
-    def _start(self, title: str, model: str) -> int:
-        now = time.time()
+    def _start(self, title: str, model: str, at: float) -> int:
         cursor = self._open_db.execute(
             "INSERT INTO conversations (title, model, created_at, updated_at) VALUES (?, ?, ?, ?)",
-            (title, model, now, now),
+            (title, model, at, at),
         )
         return int(cursor.lastrowid or 0)
 
-    def _add(self, conversation_id: int, message: Message) -> int:
-        now = time.time()
-        values = (conversation_id, message.role, message.content, message.reasoning, message.model)
+    def _add(self, conversation_id: int, messages: Sequence[Message], is_path: bool = False) -> list[int]:
+        ids: list[int] = []
+        at = 0.0
+        with self._transaction() as db:
+            for message in messages:
+                at = message.created_at or time.time()
+                parent_id = (ids[-1] if ids else 0) if is_path else message.parent_id
+                ids.append(int(db.execute(_ADD, (conversation_id, *_columns(message, parent_id), at)).lastrowid or 0))
+            if ids:
+                where = (at, ids[-1], conversation_id)
+                db.execute("UPDATE conversations SET updated_at = ?, leaf_id = ? WHERE id = ?", where)
+        return ids
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
         db = self._open_db
         db.execute("BEGIN IMMEDIATE")
         try:
-            cursor = db.execute(_ADD, (*values, message.outcome.state, now))
-            db.execute("UPDATE conversations SET updated_at = ? WHERE id = ?", (now, conversation_id))
+            yield db
             db.execute("COMMIT")
         finally:
             if db.in_transaction:
                 db.execute("ROLLBACK")
-        return int(cursor.lastrowid or 0)
 
-    def _save(self, message_id: int, content: str, reasoning: str, outcome: Outcome) -> None:
-        usage = outcome.usage
-        counts = usage and (usage.num_prompt_tokens, usage.num_completion_tokens, usage.num_cached_tokens)
-        said = (content, reasoning, outcome.state, outcome.error, outcome.is_cut)
-        self._open_db.execute(_SAVE, (*said, *(counts or (None, None, None)), outcome.seconds, message_id))
+    def _save(
+        self, message_id: int, content: str, reasoning: str, outcome: Outcome, tool_calls: Sequence[ToolCall]
+    ) -> None:
+        said = (content, reasoning, _json(tool_calls))
+        self._open_db.execute(_SAVE, (*said, *_outcome_columns(outcome), message_id))
+
+    def _list(self, condition: str, values: Sequence[object], limit: int, order: str = "") -> list[Conversation]:
+        query = _LIST.format(condition=condition, order=order or f"c.pinned DESC, {_NEWEST}")
+        rows = self._rows(query, *values, limit)
+        return [Conversation(row[0], row[1], row[2], row[3], row[4], bool(row[5]), row[6]) for row in rows]
+
+    def _search(self, words: Sequence[str], limit: int) -> list[Finding]:
+        if not words:
+            return []
+        condition, values = matching_messages(words)
+        found = {row[0]: row for row in reversed(self._rows(_FOUND.format(condition=condition), *values, limit))}
+        in_title, title_values = matching_titles(words)
+        ids = ",".join(str(number) for number in found)
+        listed = self._list(f"c.id IN ({ids}) OR ({in_title})", title_values, limit, order=_NEWEST)
+        return [_finding(conversation, found.get(conversation.id), words) for conversation in listed]
+
+
+def _finding(conversation: Conversation, row: sqlite3.Row | None, words: Sequence[str]) -> Finding:
+    return Finding(conversation) if row is None else Finding(conversation, excerpt(row[2], words), row[1])
 
 
 def _connect(path: Path | None) -> sqlite3.Connection:
@@ -163,19 +250,41 @@ def _connect(path: Path | None) -> sqlite3.Connection:
     return db
 
 
+def _columns(message: Message, parent_id: int) -> tuple[object, ...]:
+    """Of `_ADD`, between the conversation and the time."""
+    said = (message.role, message.content, message.reasoning, message.model)
+    more = (_json(message.attachments), _json(message.tool_calls), parent_id or None)
+    return (*said, *more, *_outcome_columns(message.outcome))
+
+
+def _outcome_columns(outcome: Outcome) -> tuple[object, ...]:
+    usage = outcome.usage
+    counts = usage and (usage.num_prompt_tokens, usage.num_completion_tokens, usage.num_cached_tokens)
+    return (outcome.state, outcome.error, outcome.is_cut, *(counts or (None, None, None)), outcome.seconds)
+
+
+def _json(items: Sequence[Attachment] | Sequence[ToolCall]) -> str:
+    return json.dumps([asdict(item) for item in items], ensure_ascii=False)
+
+
 def _message(row: sqlite3.Row) -> Message:
     counts = (row["num_prompt_tokens"], row["num_completion_tokens"], row["num_cached_tokens"])
+    outcome = Outcome(
+        state=MessageState(row["state"]),
+        usage=None if counts[0] is None else Usage(*counts),
+        seconds=row["seconds"],
+        error=row["error"],
+        is_cut=bool(row["is_cut"]),
+    )
     return Message(
         role=Role(row["role"]),
         content=row["content"],
         reasoning=row["reasoning"],
         model=row["model"],
-        outcome=Outcome(
-            state=MessageState(row["state"]),
-            usage=None if counts[0] is None else Usage(*counts),
-            seconds=row["seconds"],
-            error=row["error"],
-            is_cut=bool(row["is_cut"]),
-        ),
+        outcome=outcome,
         id=row["id"],
+        parent_id=row["parent_id"],
+        attachments=tuple(Attachment(**item) for item in json.loads(row["attachments"])),
+        tool_calls=tuple(ToolCall(**item) for item in json.loads(row["tool_calls"])),
+        created_at=row["created_at"],
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mm35local.tui.attach import Launch
@@ -21,10 +22,19 @@ class ChatOptions:
     system: str | None = None
     effort: str | None = None
     temperature: float | None = None
+    top_p: float | None = None
     max_tokens: int | None = None
     continue_last: bool = False
     reason: str | None = None
     """One line for the start of the chat: why this model."""
+
+    theme: str = "mm35-dark"
+    keys: Mapping[str, str] = field(default_factory=dict)
+    """Other keys for actions, by the names that the help shows."""
+    presets: Mapping[str, str] = field(default_factory=dict)
+    """System prompts by name."""
+    settings_path: Path | None = None
+    """Where the settings screen keeps what is chosen; None keeps nothing."""
 
     @property
     def address(self) -> str:

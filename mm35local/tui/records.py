@@ -1,8 +1,8 @@
-"""What the history keeps: conversations, and the messages in them."""
+"""What the history keeps: conversations, the messages in them, and what was attached to a message."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from mm35local.types import Usage
@@ -36,8 +36,30 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Attachment:
+    """A file sent along with a question. `data` is the text itself, or an image's bytes in base64."""
+
+    name: str
+    media_type: str
+    data: str
+
+    @property
+    def is_image(self) -> bool:
+        return self.media_type.startswith("image/")
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """`arguments` is JSON as the model wrote it, whole or not."""
+
+    name: str
+    arguments: str
+    id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
-    """`id` is 0 until stored."""
+    """`id` is 0 until stored; `parent_id` is the message that it follows, 0 for the first of a conversation."""
 
     role: Role
     content: str
@@ -45,6 +67,11 @@ class Message:
     model: str = ""
     outcome: Outcome = Outcome()
     id: int = 0
+    parent_id: int = 0
+    attachments: tuple[Attachment, ...] = ()
+    tool_calls: tuple[ToolCall, ...] = ()
+    created_at: float = field(default=0.0, compare=False)
+    """Seconds since 1970; 0 is now, once it is stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,3 +82,15 @@ class Conversation:
     num_messages: int
     updated_at: float
     """Seconds since 1970."""
+    is_pinned: bool = False
+    leaf_id: int = 0
+    """The last message of the branch that was shown last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A conversation that a search found. `excerpt` is the text around the find; empty where the title has it."""
+
+    conversation: Conversation
+    excerpt: str = ""
+    message_id: int = 0

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from mm35local.errors import Mm35Error
-from mm35local.tui.events import ChatEvent, Delta, Ended, Opened
-from mm35local.tui.records import MessageState, Outcome
+from mm35local.tui.events import CallDelta, ChatEvent, Delta, Ended, Opened, Prefill
+from mm35local.tui.records import MessageState, Outcome, ToolCall
 from mm35local.types import Usage
 
 
@@ -49,6 +49,10 @@ class Reply:
     phase: Phase = Phase.WAITING
     content: Growth = field(default_factory=Growth)
     reasoning: Growth = field(default_factory=Growth)
+    calls: dict[int, CallDelta] = field(default_factory=dict)
+    """Tool calls by their index, each with all that has come of it."""
+    prefill: Prefill | None = None
+    prefill_at: float = 0.0
     usage: Usage | None = None
     error: Mm35Error | None = None
     state: MessageState = MessageState.STREAMING
@@ -62,8 +66,12 @@ class Reply:
         match event:
             case Opened():
                 self.phase = Phase.PREFILL
+            case Prefill():
+                self.phase, self.prefill, self.prefill_at = Phase.PREFILL, event, time.monotonic()
             case Delta():
                 self._grow(event, time.monotonic())
+            case CallDelta():
+                self._call(event, time.monotonic())
             case Ended(finish_reason):
                 self.is_cut = finish_reason == "length"
             case Usage():
@@ -79,6 +87,26 @@ class Reply:
             self.answer_at = self.answer_at or now
             self.content.parts.append(delta.content)
             self.phase = Phase.ANSWERING
+
+    def _call(self, delta: CallDelta, now: float) -> None:
+        self.last_at, self.first_at, self.answer_at = now, self.first_at or now, self.answer_at or now
+        self.phase = Phase.ANSWERING
+        known = self.calls.get(delta.index, CallDelta(delta.index))
+        arguments = known.arguments + delta.arguments
+        self.calls[delta.index] = CallDelta(delta.index, known.name or delta.name, arguments, known.id or delta.id)
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        return tuple(ToolCall(call.name, call.arguments, call.id) for call in self.calls.values())
+
+    @property
+    def prefill_eta_seconds(self) -> float | None:
+        """Until the prompt is read, at the speed so far; None while that cannot be told."""
+        read = self.prefill
+        if read is None or read.num_done <= read.num_cached or read.seconds <= 0:
+            return None
+        speed = (read.num_done - read.num_cached) / read.seconds
+        return max(0.0, (read.num_total - read.num_done) / speed - (time.monotonic() - self.prefill_at))
 
     def end(self, state: MessageState, error: Mm35Error | None = None) -> None:
         self.state, self.error, self.phase = state, error, Phase.DONE

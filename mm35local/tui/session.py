@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from mm35local.errors import HistoryError, Mm35Error
+from mm35local.tui.attachments import as_sent
+from mm35local.tui.branches import Branches
 from mm35local.tui.client import ChatMessage, ChatRequest, ServerClient
 from mm35local.tui.history import History
 from mm35local.tui.options import ChatOptions
 from mm35local.tui.plain_text import encodable
-from mm35local.tui.records import Conversation, Message, MessageState, Outcome, Role
+from mm35local.tui.records import Attachment, Conversation, Message, MessageState, Outcome, Role
 from mm35local.tui.reply import Reply
 
 _SAVE_SECONDS = 0.5
@@ -33,6 +37,7 @@ class ChatSession:
         self._options = options
         self._history = History(options.history_path)
         self._conversation_id: int | None = None
+        self._branches = Branches()
         self._reply: Reply | None = None
         self._is_closed = False
 
@@ -42,8 +47,8 @@ class ChatSession:
             await self._history.open()
         except HistoryError as error:
             await self._forget_on_disk(error)
-        if self._options.continue_last and (latest := await self._history.conversations(limit=1)):
-            await self.resume(latest[0].id)
+        if self._options.continue_last and (latest := await self._history.latest()):
+            await self.resume(latest)
 
     def take_history_error(self) -> HistoryError | None:
         """Why the conversation is not kept, if that is so; told once."""
@@ -64,24 +69,83 @@ class ChatSession:
         self._history = History(None)
         await self._history.open()
 
+    # --- how it is answered ---
+
+    @property
+    def options(self) -> ChatOptions:
+        return self._options
+
+    def change(self, **fields: str | float | Mapping[str, str] | None) -> int:
+        """Answer differently from now on; the tokens of the conversation whose prompt must be computed again for it."""
+        old, self._options = self._options, replace(self._options, **fields)  # type: ignore[arg-type]
+        is_same = (old.system, old.effort) == (self._options.system, self._options.effort)
+        return 0 if is_same else self.num_context_tokens
+
     # --- the conversation ---
 
-    async def conversations(self) -> list[Conversation]:
-        return await self._history.conversations()
+    @property
+    def history(self) -> History:
+        """Where the conversations are; another one once the file on disk failed."""
+        return self._history
 
-    async def questions(self) -> list[str]:
-        return await self._history.questions()
+    @property
+    def conversation_id(self) -> int | None:
+        """None until the first question is stored."""
+        return self._conversation_id
 
-    async def resume(self, conversation_id: int) -> None:
-        self.messages = await self._history.messages(conversation_id)
-        self._conversation_id = conversation_id
-        self.title = _title(self.messages[0].content) if self.messages else ""
+    async def resume(self, conversation: Conversation) -> None:
+        self._branches = Branches(await self._history.messages(conversation.id))
+        self.messages = self._branches.path(conversation.leaf_id)
+        self._conversation_id = conversation.id
+        self.title = conversation.title
 
     def start_over(self) -> None:
         """The next question begins a new conversation."""
         self.messages = []
+        self._branches = Branches()
         self._conversation_id = None
         self.title = ""
+
+    # --- branches ---
+
+    def place(self, message_id: int) -> tuple[int, int]:
+        """Which of how many versions a message is, counted from 1."""
+        siblings = self._branches.siblings(message_id)
+        return (siblings.index(message_id) + 1, len(siblings)) if message_id in siblings else (1, 1)
+
+    async def walk(self, message_id: int, step: int) -> bool:
+        """Show the version beside a message, and the newest branch below it; False where there is none."""
+        beside = self._branches.beside(message_id, step)
+        if beside is None or self._conversation_id is None:
+            return False
+        leaf_id = self._branches.newest_leaf(beside)
+        self.messages = self._branches.path(leaf_id)
+        await self._history.show_branch(self._conversation_id, leaf_id)
+        return True
+
+    def rewind(self, message_id: int) -> Message | None:
+        """Go back to before a message, so that what is asked next is a branch beside it; answers the message."""
+        ids = [message.id for message in self.messages]
+        if message_id not in ids:
+            return None
+        place = ids.index(message_id)
+        rewound = self.messages[place]
+        del self.messages[place:]
+        return rewound
+
+    async def fork(self, message_id: int) -> None:
+        """Go on in a new conversation that holds this one up to and with a message."""
+        ids = [message.id for message in self.messages]
+        kept = self.messages[: ids.index(message_id) + 1]
+        title = shortened(f"{self.title} (fork)")
+        await self.resume(await self.add_conversation(title, kept))
+
+    async def add_conversation(self, title: str, messages: Sequence[Message], at: float = 0.0) -> Conversation:
+        """Store a conversation as one path; nothing on the screen changes. `at` is seconds since 1970, 0 is now."""
+        model = next((message.model for message in messages if message.model), "")
+        number = await self._history.start_conversation(title, model, at)
+        ids = await self._history.add_path(number, messages)
+        return Conversation(number, title, model, len(ids), at, leaf_id=ids[-1] if ids else 0)
 
     @property
     def num_context_tokens(self) -> int:
@@ -98,25 +162,56 @@ class ChatSession:
 
     # --- one turn ---
 
-    async def ask(self, question: str, model: str) -> Reply:
-        """Store the question and an empty answer to it; `answer` fills that."""
-        asked = Message(Role.USER, encodable(question))
+    async def ask(self, question: str, model: str, attachments: tuple[Attachment, ...] = ()) -> Reply:
+        """Store the question after the last message, and an empty answer to it; `answer` fills that."""
+        asked = Message(Role.USER, encodable(question), attachments=attachments)
         try:
             self._reply = await self._store(asked, model)
         except HistoryError as error:
             await self._forget_on_disk(error)
-            self._conversation_id = None
+            await self._store_path_again(model)
             self._reply = await self._store(asked, model)
-        self.messages.append(asked)
+        return self._reply
+
+    async def ask_again(self, model: str) -> Reply | None:
+        """Another answer to the last question, beside the one that is there; None where nothing was asked."""
+        asked = next((message for message in reversed(self.messages) if message.role is Role.USER), None)
+        if asked is None or self._conversation_id is None:
+            return None
+        while self.messages[-1] is not asked:
+            self.messages.pop()
+        self._reply = await self._begin(self._conversation_id, model)
         return self._reply
 
     async def _store(self, asked: Message, model: str) -> Reply:
         if self._conversation_id is None:
             self.title = _title(asked.content)
             self._conversation_id = await self._history.start_conversation(self.title, model)
-        await self._history.add(self._conversation_id, asked)
-        empty = Message(Role.ASSISTANT, "", model=model, outcome=Outcome(MessageState.STREAMING))
-        return Reply(await self._history.add(self._conversation_id, empty), model)
+        asked = replace(asked, parent_id=self._last_id, created_at=time.time())
+        asked = replace(asked, id=await self._history.add(self._conversation_id, asked))
+        self._append(asked)
+        return await self._begin(self._conversation_id, model)
+
+    async def _begin(self, conversation_id: int, model: str) -> Reply:
+        outcome = Outcome(MessageState.STREAMING)
+        empty = Message(Role.ASSISTANT, "", model=model, outcome=outcome, parent_id=self._last_id)
+        return Reply(await self._history.add(conversation_id, empty), model)
+
+    async def _store_path_again(self, model: str) -> None:
+        """The history is another file now: give it the branch that is shown."""
+        path = self.messages
+        self._branches, self.messages = Branches(), []
+        self._conversation_id = await self._history.start_conversation(self.title, model)
+        for message, number in zip(path, await self._history.add_path(self._conversation_id, path), strict=True):
+            self._append(replace(message, id=number, parent_id=self._last_id))
+
+    @property
+    def _last_id(self) -> int:
+        return self.messages[-1].id if self.messages else 0
+
+    def _append(self, message: Message) -> None:
+        self._branches.add(message)
+        self.messages.append(message)
 
     async def answer(self, reply: Reply, ready: asyncio.Event) -> None:
         """Once the server is `ready`, stream its answer into `reply`.
@@ -141,9 +236,18 @@ class ChatSession:
             await self._finish(reply)
 
     async def _finish(self, reply: Reply) -> None:
-        content, reasoning = reply.content.text, reply.reasoning.text
-        answer = Message(Role.ASSISTANT, content, reasoning, reply.model, reply.outcome(), reply.message_id)
-        self.messages.append(answer)
+        answer = Message(
+            Role.ASSISTANT,
+            reply.content.text,
+            reply.reasoning.text,
+            reply.model,
+            reply.outcome(),
+            reply.message_id,
+            self._last_id,
+            tool_calls=reply.tool_calls,
+            created_at=time.time(),
+        )
+        self._append(answer)
         self._reply = None
         await self._keep(reply)
 
@@ -160,7 +264,8 @@ class ChatSession:
         if self._is_closed:
             return
         try:
-            await self._history.save(reply.message_id, reply.content.text, reply.reasoning.text, reply.outcome())
+            said = (reply.content.text, reply.reasoning.text, reply.outcome(), reply.tool_calls)
+            await self._history.save(reply.message_id, *said)
         except HistoryError as error:
             self._history_error = error
 
@@ -171,6 +276,7 @@ class ChatSession:
             messages=(*system, *_alternating(self.messages)),
             effort=options.effort,
             temperature=options.temperature,
+            top_p=options.top_p,
             max_tokens=options.max_tokens,
         )
 
@@ -179,15 +285,19 @@ def _alternating(messages: Iterable[Message]) -> list[ChatMessage]:
     """Chat templates want roles in turns: questions that got no answer are joined with the next one."""
     turns: list[ChatMessage] = []
     for message in messages:
-        if not message.content:
+        if not message.content and not message.attachments:
             continue
-        if turns and turns[-1].role == message.role:
-            turns[-1] = ChatMessage(message.role, f"{turns[-1].content}\n\n{message.content}")
-        else:
-            turns.append(ChatMessage(message.role, message.content))
+        turn = as_sent(message)
+        if turns and turns[-1].role == turn.role:
+            turn = ChatMessage(turn.role, f"{turns[-1].content}\n\n{turn.content}", turns[-1].images + turn.images)
+            turns.pop()
+        turns.append(turn)
     return turns
 
 
 def _title(question: str) -> str:
-    line = next((line.strip() for line in question.splitlines() if line.strip()), "(empty)")
-    return line if len(line) <= _TITLE_CHARS else line[: _TITLE_CHARS - 1] + "…"
+    return shortened(next((line.strip() for line in question.splitlines() if line.strip()), "(empty)"))
+
+
+def shortened(title: str) -> str:
+    return title if len(title) <= _TITLE_CHARS else title[: _TITLE_CHARS - 1] + "…"

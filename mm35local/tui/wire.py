@@ -8,7 +8,7 @@ from __future__ import annotations
 from pydantic import BaseModel, Field, ValidationError
 
 from mm35local.errors import Mm35Error, ServerError
-from mm35local.tui.events import ChatEvent, Delta, Ended, Health, ModelCard, ServerState
+from mm35local.tui.events import CallDelta, ChatEvent, Delta, Ended, Health, ModelCard, Prefill, ServerState
 from mm35local.types import Usage
 
 SERVER_NAME = "mm35local"
@@ -54,7 +54,8 @@ class HealthBody(BaseModel):
     server: str = ""
     status: ServerState
     progress: float | None = None
-    bytes_per_second: float = 0.0
+    loaded_bytes: int | None = None
+    bytes_per_second: float | None = None
     eta_seconds: float | None = None
     model: ModelBody | None = None
     slots: SlotsBody = Field(default_factory=SlotsBody)
@@ -64,7 +65,8 @@ class HealthBody(BaseModel):
         return Health(
             state=self.status,
             progress=min(1.0, max(0.0, self.progress or 0.0)),
-            bytes_per_second=self.bytes_per_second,
+            loaded_bytes=self.loaded_bytes or 0,
+            bytes_per_second=self.bytes_per_second or 0.0,
             eta_seconds=self.eta_seconds,
             model=self.model.as_card() if self.model else None,
             num_slots=self.slots.total,
@@ -73,9 +75,36 @@ class HealthBody(BaseModel):
         )
 
 
+class FunctionBody(BaseModel):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class CallBody(BaseModel):
+    index: int = 0
+    id: str | None = None
+    function: FunctionBody = Field(default_factory=FunctionBody)
+
+    def as_event(self) -> CallDelta:
+        return CallDelta(self.index, self.function.name or "", self.function.arguments or "", self.id or "")
+
+
 class DeltaBody(BaseModel):
     content: str | None = None
     reasoning_content: str | None = None
+    tool_calls: list[CallBody] | None = None
+
+    def as_events(self) -> list[ChatEvent]:
+        content, reasoning = self.content or "", self.reasoning_content or ""
+        said: list[ChatEvent] = [Delta(content, reasoning)] if content or reasoning else []
+        return said + [call.as_event() for call in self.tool_calls or ()]
+
+
+class ProgressBody(BaseModel):
+    total: int = 0
+    cache: int = 0
+    processed: int = 0
+    time_ms: float = 0.0
 
 
 class ChoiceBody(BaseModel):
@@ -100,6 +129,7 @@ class UsageBody(BaseModel):
 class ChunkBody(BaseModel):
     choices: list[ChoiceBody] = Field(default_factory=list)
     usage: UsageBody | None = None
+    prompt_progress: ProgressBody | None = None
     error: ErrorBody | None = None
 
     def as_events(self) -> list[ChatEvent]:
@@ -107,10 +137,10 @@ class ChunkBody(BaseModel):
         if self.error:
             raise self.error.as_error()
         events: list[ChatEvent] = []
+        if done := self.prompt_progress:
+            events.append(Prefill(done.total, done.cache, done.processed, done.time_ms / 1000))
         for choice in self.choices:
-            content, reasoning = choice.delta.content or "", choice.delta.reasoning_content or ""
-            if content or reasoning:
-                events.append(Delta(content, reasoning))
+            events.extend(choice.delta.as_events())
             if choice.finish_reason:
                 events.append(Ended(choice.finish_reason))
         if self.usage:

@@ -37,17 +37,20 @@ def test_a_missing_shard_is_named_and_nothing_is_left(pocket_checkpoint: Path, t
     assert not out.exists() or list(out.iterdir()) == []
 
 
-def test_an_output_that_exists_is_kept_without_force(pocket_checkpoint: Path, tmp_path: Path) -> None:
+def test_the_same_command_again_changes_nothing(pocket_checkpoint: Path, tmp_path: Path) -> None:
     arguments = ("quantize", str(pocket_checkpoint / "hf"), "--to", "Q8_0", "-o", str(tmp_path))
     assert mm35(*arguments).returncode == 0
     (file,) = tmp_path.glob("*.gguf")
     before = file.stat().st_mtime_ns
     done = mm35(*arguments)
-    assert done.returncode == 2
-    assert "--force" in done.stderr
+    assert done.returncode == 0
+    assert "was there already" in done.stdout
     assert file.stat().st_mtime_ns == before
+    file.write_bytes(b"mine")
+    assert "--force" in mm35(*arguments).stderr
+    assert file.read_bytes() == b"mine"
     assert mm35(*arguments, "--force").returncode == 0
-    assert file.stat().st_mtime_ns > before
+    assert file.stat().st_size > 4
 
 
 def test_an_unknown_quant_lists_the_known(pocket_checkpoint: Path, tmp_path: Path) -> None:

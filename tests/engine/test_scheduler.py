@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from mm35local.engine.request import Request
-from mm35local.engine.scheduler import HEADROOM, num_reserved, schedule
+from mm35local.engine.scheduler import HEADROOM, num_reserved, pass_over, schedule
 from mm35local.types import SamplingParams
 
 
@@ -79,3 +79,24 @@ def test_nothing_running_is_an_empty_plan() -> None:
 def test_admission_keeps_room_for_growth_but_not_beyond_the_end() -> None:
     assert num_reserved(make_request(1, 100, 0)) == 100 + HEADROOM
     assert num_reserved(make_request(1, 100, 0, max_total=101)) == 101
+
+
+def test_a_short_prompt_goes_before_a_long_one_until_that_was_passed_over_for_its_own_length() -> None:
+    long = make_request(1, 100, 0)
+    steps = 0
+    while long.num_computed == 0:
+        short = make_request(2 + steps, 9, 0)
+        plan = schedule([long, short], n_batch=8, n_ctx=10_000, num_held=num_held)
+        pass_over([long, short], plan.chunks)
+        long.num_computed += sum(len(chunk.token_ids) for chunk in plan.chunks if chunk.request_id == 1)
+        steps += 1
+    assert 2 < steps <= 1 + 100 // 8 + 1
+
+
+def test_streams_leave_a_row_to_prompts_and_prompts_keep_to_their_budget() -> None:
+    streams = [make_request(number, 11, 10) for number in range(1, 9)]
+    prompt = make_request(9, 50, 0)
+    plan = schedule([*streams, prompt], n_batch=8, n_ctx=10_000, num_held=num_held)
+    assert [len(chunk.token_ids) for chunk in plan.chunks if chunk.request_id == 9] == [1]
+    plan = schedule([*streams[:2], prompt], n_batch=40, n_ctx=10_000, num_held=num_held, prompt_budget=lambda _n: 5)
+    assert [(chunk.request_id, len(chunk.token_ids)) for chunk in plan.chunks] == [(1, 1), (2, 1), (9, 5)]

@@ -8,6 +8,9 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
+import numpy.typing as npt
+
 from mm35local.engine.backend import NO_CELLS, Chunk
 from mm35local.engine.images import PlacedImage
 from mm35local.errors import DecodeFailed
@@ -90,6 +93,23 @@ class FakeBackend:
         self.cells[target] = self.cells[source][:kept]
         self._owners[target] = self._owners[source][:kept]
         return kept
+
+    def state_bytes(self, slot: int) -> int:
+        return 4 * len(self.cells[slot])
+
+    def save(self, slot: int) -> npt.NDArray[np.uint8]:
+        return np.array(self.cells[slot], dtype=np.int32).view(np.uint8)
+
+    def restore(self, slot: int, state: npt.NDArray[np.uint8], num_tokens: int) -> bool:
+        assert not self.cells[slot], "a state fills an empty sequence"
+        tokens = state.view(np.int32).tolist()
+        if len(tokens) != num_tokens:
+            return False
+        self.cells[slot] = tokens
+        self._owners[slot] = list(range(self._num_made, self._num_made + num_tokens))
+        self._num_made += num_tokens
+        assert self.num_used_cells <= self._capacity, "more cells than there are"
+        return True
 
     def is_eog(self, token_id: int) -> bool:
         return token_id == EOG

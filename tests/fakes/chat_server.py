@@ -84,7 +84,26 @@ class Finish:
     num_cached_tokens: int = 3
 
 
-Step = Say | Think | Pause | Ping | Raw | Fail | Drop | Refuse | Finish
+@dataclass(frozen=True, slots=True)
+class Read:
+    """How far the prompt is read."""
+
+    num_done: int
+    num_total: int
+    num_cached: int = 0
+    milliseconds: float = 1000.0
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A piece of a tool call; the first one of an index has the name."""
+
+    arguments: str
+    name: str | None = None
+    index: int = 0
+
+
+Step = Read | Call | Say | Think | Pause | Ping | Raw | Fail | Drop | Refuse | Finish
 Script = Sequence[Step]
 
 
@@ -178,16 +197,25 @@ def _refusal(step: Refuse) -> JSONResponse:
     return JSONResponse({"error": error}, step.status)
 
 
+def _tool_or_progress(step: Read | Call) -> dict[str, Any]:
+    if isinstance(step, Read):
+        done = {"total": step.num_total, "cache": step.num_cached, "processed": step.num_done}
+        return {**_chunk({}), "prompt_progress": {**done, "time_ms": step.milliseconds}}
+    head = {"id": f"call{step.index:05}", "type": "function"} if step.name else {}
+    call = {"index": step.index, **head, "function": {"name": step.name or "", "arguments": step.arguments}}
+    return _chunk({"tool_calls": [call]})
+
+
 def _bytes(step: Step, num_tokens: int) -> bytes:
     match step:
         case Say(text):
             return _event(_chunk({"content": text}))
         case Think(text):
             return _event(_chunk({"reasoning_content": text}))
-        case Ping():
-            return b": ping\n\n"
-        case Raw(data):
-            return data
+        case Read() | Call():
+            return _event(_tool_or_progress(step))
+        case Ping() | Raw():
+            return step.data if isinstance(step, Raw) else b": ping\n\n"
         case Fail(message):
             error = {"message": message, "type": "server_error", "param": None, "code": None}
             return _event({"error": error})

@@ -52,12 +52,10 @@ class LlamaProbe:
 def _model(path: str, vocab_only: bool) -> Iterator[Any]:
     from llama_cpp import llama_cpp
 
-    from mm35local.native.library import computes_with_amx
-
     params = llama_cpp.llama_model_default_params()
     params.vocab_only = vocab_only
     params.check_tensors = True
-    params.use_extra_bufts = not computes_with_amx()
+    params.use_extra_bufts = False  # AMX tiles end the process where a virtual machine only shows them
     model = llama_cpp.llama_model_load_from_file(path.encode(), params)
     assert model, f"llama.cpp cannot load {path}"
     try:

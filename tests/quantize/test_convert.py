@@ -1,7 +1,8 @@
-"""The whole way: both layouts to the same bytes, exact floats, and every failure leaves the folder as it was."""
+"""The whole way: both layouts to the same bytes, exact floats, and no failure loses what is durable."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import resource
 import shutil
@@ -16,8 +17,9 @@ from gguf import GGUFReader
 from safetensors import safe_open
 
 from mm35local.errors import CheckpointError, ConversionError, Mm35Error, UsageError
-from quantize.convert import check_space, convert, plan_conversion
+from quantize.convert import convert, plan_conversion
 from quantize.fp8 import E4M3_TABLE
+from quantize.make import check_space
 from tests.pocket import PocketConfig, write_pocket
 from tests.quantize.safetensors_bytes import read_header, shard_bytes
 
@@ -117,9 +119,8 @@ def test_a_plan_tells_names_and_bytes_and_writes_nothing(pocket_checkpoint: Path
     plan = plan_conversion(pocket_checkpoint / "hf", tmp_path / "out", ["Q4_K_M", "F16"])
     assert list(tmp_path.iterdir()) == []
     result = convert(pocket_checkpoint / "hf", tmp_path / "out", ["Q4_K_M", "F16"])
-    assert [(output.path, output.num_bytes) for output in plan.outputs] == [
-        (file.path, file.path.stat().st_size) for file in result.files
-    ]
+    planned = [(file.path, file.layout.num_bytes) for output in plan.outputs for file in output.files]
+    assert planned == [(file.path, file.path.stat().st_size) for file in result.files]
 
 
 def test_existing_outputs_are_only_replaced_by_force(pocket_checkpoint: Path, tmp_path: Path) -> None:
@@ -231,7 +232,7 @@ def test_a_weight_that_is_no_number_is_found_while_streaming(hf_copy: Path, tmp_
     with pytest.raises(CheckpointError, match="NaN") as caught:
         convert(hf_copy, tmp_path / "out", _QUANTS)
     assert caught.value.tensor == _UP
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not list((tmp_path / "out").glob("*.gguf"))
 
 
 def test_a_shard_that_shrinks_while_streaming(hf_copy: Path, tmp_path: Path) -> None:
@@ -241,7 +242,7 @@ def test_a_shard_that_shrinks_while_streaming(hf_copy: Path, tmp_path: Path) -> 
 
     with pytest.raises(CheckpointError, match="cut short meanwhile"):
         convert(hf_copy, tmp_path / "out", ["Q4_K_M"], num_threads=1, on_progress=shrink)
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not list((tmp_path / "out").glob("*.gguf"))
 
 
 @contextmanager
@@ -262,15 +263,20 @@ def test_no_room_at_the_start(pocket_checkpoint: Path, tmp_path: Path) -> None:
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_no_room_in_the_middle(pocket_checkpoint: Path, tmp_path: Path) -> None:
+def test_no_room_in_the_middle_keeps_what_is_durable(
+    pocket_checkpoint: Path, pocket_gguf: Path, tmp_path: Path
+) -> None:
     with _largest_file(resource.RLIM_INFINITY):
 
         def fill(done_bytes: int, total_bytes: int) -> None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+            if done_bytes > total_bytes // 2:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 
-        with pytest.raises(ConversionError, match="File too large"):
-            convert(pocket_checkpoint / "hf", tmp_path / "out", _QUANTS, num_threads=1, on_progress=fill)
-    assert list((tmp_path / "out").iterdir()) == []
+        with pytest.raises(ConversionError, match="File too large") as caught:
+            convert(pocket_checkpoint / "hf", tmp_path, _QUANTS, num_threads=1, on_progress=fill)
+    assert "goes on" in caught.value.hint
+    assert not list(tmp_path.glob("*.gguf"))
+    _assert_goes_on(pocket_checkpoint / "hf", tmp_path, pocket_gguf)
 
 
 def test_a_full_disk_is_seen_before_the_start(tmp_path: Path) -> None:
@@ -285,13 +291,127 @@ def test_an_output_folder_that_is_a_file(pocket_checkpoint: Path, tmp_path: Path
         convert(pocket_checkpoint / "hf", tmp_path / "out", ["Q8_0"])
 
 
-def test_an_interrupt_leaves_nothing(pocket_checkpoint: Path, tmp_path: Path) -> None:
+def test_an_interrupt_before_anything_is_durable_leaves_nothing(pocket_checkpoint: Path, tmp_path: Path) -> None:
     def interrupt(done_bytes: int, total_bytes: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         convert(pocket_checkpoint / "hf", tmp_path / "out", _QUANTS, on_progress=interrupt)
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_an_interrupt_keeps_what_is_durable(pocket_checkpoint: Path, pocket_gguf: Path, tmp_path: Path) -> None:
+    def interrupt(done_bytes: int, total_bytes: int) -> None:
+        if done_bytes > total_bytes // 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        convert(pocket_checkpoint / "hf", tmp_path, _QUANTS, on_progress=interrupt)
+    assert not list(tmp_path.glob("*.gguf"))
+    _assert_goes_on(pocket_checkpoint / "hf", tmp_path, pocket_gguf)
+
+
+def _assert_goes_on(source: Path, out: Path, reference: Path) -> None:
+    """From the middle, to the same bytes, leaving no trace of the interruption."""
+    first: list[tuple[int, int]] = []
+    result = convert(source, out, _QUANTS, on_progress=lambda *step: first.append(step))
+    done_bytes, total_bytes = first[0]
+    assert done_bytes > total_bytes // 3
+    for file in result.files:
+        assert file.path.read_bytes() == (reference / file.path.name).read_bytes()
+    assert sorted(path.name for path in out.iterdir()) == sorted(path.name for path in reference.iterdir())
+
+
+def test_a_finished_output_is_kept_and_the_others_are_made(
+    pocket_checkpoint: Path, pocket_gguf: Path, tmp_path: Path
+) -> None:
+    convert(pocket_checkpoint / "hf", tmp_path, ["Q8_0"])
+    result = convert(pocket_checkpoint / "hf", tmp_path, _QUANTS)
+    assert [file.is_kept for file in result.files] == [False, False, True]
+    for file in result.files:
+        assert file.path.read_bytes() == (pocket_gguf / file.path.name).read_bytes()
+        assert hashlib.sha256(file.path.read_bytes()).hexdigest() == file.sha256
+
+
+def test_names_that_a_killed_run_did_not_give_are_given(
+    pocket_gguf: Path, pocket_checkpoint: Path, tmp_path: Path
+) -> None:
+    [file] = convert(pocket_checkpoint / "hf", tmp_path, ["Q8_0"]).files
+    file.path.rename(tmp_path / f"{file.path.name}.partial")
+    (tmp_path / f"{file.path.stem}.journal").write_text("left over")
+    steps: list[tuple[int, int]] = []
+    [again] = convert(pocket_checkpoint / "hf", tmp_path, ["Q8_0"], on_progress=lambda *step: steps.append(step)).files
+    assert (again.is_kept, again.sha256, steps) == (True, file.sha256, [])
+    assert again.path.read_bytes() == (pocket_gguf / again.path.name).read_bytes()
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".gguf", ".json"]
+
+
+def test_an_old_manifest_does_not_vouch_for_a_new_partial_file(pocket_checkpoint: Path, tmp_path: Path) -> None:
+    def interrupt(done_bytes: int, total_bytes: int) -> None:
+        if done_bytes > total_bytes // 2:
+            raise KeyboardInterrupt
+
+    [file] = convert(pocket_checkpoint / "hf", tmp_path, ["Q8_0"]).files
+    file.path.unlink()
+    with pytest.raises(KeyboardInterrupt):
+        convert(pocket_checkpoint / "hf", tmp_path, ["Q8_0"], on_progress=interrupt)
+    [again] = convert(pocket_checkpoint / "hf", tmp_path, ["Q8_0"]).files
+    assert (again.is_kept, again.sha256) == (False, file.sha256)
+
+
+def test_a_finished_output_that_lost_bytes_is_not_kept(pocket_checkpoint: Path, tmp_path: Path) -> None:
+    [file] = convert(pocket_checkpoint / "hf", tmp_path, ["Q8_0"]).files
+    with file.path.open("r+b") as damaged:
+        damaged.truncate(1000)
+    with pytest.raises(UsageError, match="exists already"):
+        convert(pocket_checkpoint / "hf", tmp_path, ["Q8_0"])
+
+
+def test_other_weights_of_the_same_shape_start_anew(hf_copy: Path, pocket_gguf: Path, tmp_path: Path) -> None:
+    """A journal speaks of one source: after the weights changed, nothing of the old file may stay."""
+
+    def interrupt(done_bytes: int, total_bytes: int) -> None:
+        if done_bytes > total_bytes // 2:
+            raise KeyboardInterrupt
+
+    header, data = read_header(hf_copy / _LAST_SHARD)
+    begin = header[_UP]["data_offsets"][0]
+    changed = data[:begin] + bytes(10) + data[begin + 10 :]
+    (hf_copy / _LAST_SHARD).write_bytes(shard_bytes(header, changed))
+    with pytest.raises(KeyboardInterrupt):
+        convert(hf_copy, tmp_path / "out", ["Q8_0"], on_progress=interrupt)
+    (hf_copy / _LAST_SHARD).write_bytes(shard_bytes(header, data))
+    [file] = convert(hf_copy, tmp_path / "out", ["Q8_0"]).files
+    assert file.path.read_bytes() == (pocket_gguf / file.path.name).read_bytes()
+
+
+def test_a_tensor_that_is_not_read_back_as_written_is_made_again(
+    pocket_checkpoint: Path, pocket_gguf: Path, tmp_path: Path
+) -> None:
+    """A bit of the partial file turns while the conversion runs; the check before the rename sees it."""
+
+    def damage(done_bytes: int, total_bytes: int) -> None:
+        if done_bytes == total_bytes and not damaged:
+            damaged.append(done_bytes)
+            with next(tmp_path.glob("*.gguf.partial")).open("r+b") as file:
+                file.seek(-1000, 2)
+                byte = file.read(1)
+                file.seek(-1000, 2)
+                file.write(bytes([byte[0] ^ 1]))
+
+    damaged: list[int] = []
+    [file] = convert(pocket_checkpoint / "hf", tmp_path, ["Q8_0"], on_progress=damage).files
+    assert damaged
+    assert file.path.read_bytes() == (pocket_gguf / file.path.name).read_bytes()
+
+
+def test_one_output_is_written_by_one_conversion(pocket_checkpoint: Path, tmp_path: Path) -> None:
+    def second(done_bytes: int, total_bytes: int) -> None:
+        if done_bytes == total_bytes:
+            with pytest.raises(ConversionError, match="being written by another conversion"):
+                convert(pocket_checkpoint / "hf", tmp_path, ["Q8_0"])
+
+    convert(pocket_checkpoint / "hf", tmp_path, ["Q8_0"], num_threads=1, on_progress=second)
 
 
 @pytest.mark.parametrize("name", ["config.json", "tekken.json", "model.safetensors.index.json", _LAST_SHARD])

@@ -1,7 +1,10 @@
-"""The file appears whole or not at all, and gguf-py reads what was laid out."""
+"""gguf-py reads what was laid out; a partial file can be gone on with, and gets its name only when asked."""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -32,17 +35,30 @@ def _data(*values: float) -> memoryview:
     return np.array(values, np.float32).view(np.uint8).data
 
 
+@contextmanager
+def _opened(path: Path) -> Iterator[GgufFile]:
+    file = GgufFile(path, _layout())
+    try:
+        yield file
+    finally:
+        file.close()
+
+
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     path = tmp_path / "x.gguf"
-    layout = _layout()
-    with GgufFile(path, layout) as file:
+    with _opened(path) as file:
+        file.begin()
         file.write(1, 2 * _BYTES, _data(3, 4, 5, 6))
         file.write(0, 0, _data(*range(5)))
         file.write(1, 0, _data(1, 2))
+        file.sync()
+        whole, tensors = file.digest()
         assert not path.exists()
-        file.commit()
+        file.publish()
     assert [entry.name for entry in tmp_path.iterdir()] == ["x.gguf"]
-    assert path.stat().st_size == layout.num_bytes
+    assert path.stat().st_size == _layout().num_bytes
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == whole
+    assert tensors == [hashlib.sha256(_data(*values)).hexdigest() for values in (range(5), range(1, 7))]
     reader = GGUFReader(path)
     assert {name: reader.fields[name].contents() for name in _METADATA} == _METADATA
     assert reader.fields["general.architecture"].contents() == "mistral3"
@@ -53,37 +69,36 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     assert all(tensor.data_offset % 32 == 0 for tensor in reader.tensors)
 
 
-def test_leaving_without_commit_removes_everything(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), GgufFile(tmp_path / "x.gguf", _layout()):
-        raise KeyboardInterrupt
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_an_older_file_stays_until_commit(tmp_path: Path) -> None:
-    path = tmp_path / "x.gguf"
-    path.write_text("old")
-    with GgufFile(path, _layout()):
-        assert path.read_text() == "old"
-    assert path.read_text() == "old"
-
-
-def test_a_forgotten_row_cannot_be_committed(tmp_path: Path) -> None:
-    with pytest.raises(AssertionError, match="rows are missing"), GgufFile(tmp_path / "x.gguf", _layout()) as file:
-        file.write(0, 0, _data(*range(5)))
-        file.commit()
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_stale_partial_is_overwritten_but_a_live_one_is_respected(tmp_path: Path) -> None:
+def test_a_partial_file_is_known_again(tmp_path: Path) -> None:
     path = tmp_path / "x.gguf"
     (tmp_path / "x.gguf.partial").write_bytes(b"stale" * 10_000)
-    with GgufFile(path, _layout()) as file:
-        with pytest.raises(ConversionError, match="being written by another conversion"):
-            GgufFile(path, _layout())
+    with _opened(path) as file:
+        assert not file.is_begun
+        file.begin()
         file.write(0, 0, _data(*range(5)))
-        file.write(1, 0, _data(*range(6)))
-        file.commit()
-    assert path.stat().st_size == _layout().num_bytes
+    with _opened(path) as file:
+        assert file.is_begun
+        assert file.digest()[1][0] == hashlib.sha256(_data(*range(5))).hexdigest()
+        assert file.missing_bytes < _layout().num_bytes
+
+
+def test_an_older_file_stays_until_it_is_published(tmp_path: Path) -> None:
+    path = tmp_path / "x.gguf"
+    path.write_text("old")
+    with _opened(path) as file:
+        file.begin()
+        assert path.read_text() == "old"
+        file.discard()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["x.gguf"]
+
+
+def test_a_file_cut_short_while_it_is_read_back(tmp_path: Path) -> None:
+    with _opened(tmp_path / "x.gguf") as file:
+        file.begin()
+        with (tmp_path / "x.gguf.partial").open("r+b") as other:
+            other.truncate(10)
+        with pytest.raises(ConversionError, match="cut short meanwhile"):
+            file.digest()
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:

@@ -38,14 +38,14 @@ _SIZES = (
 
 @pytest.fixture(scope="module")
 def mmproj(pocket_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_mmproj(pocket_checkpoint / "hf", tmp_path_factory.mktemp("mmproj"))
+    return write_mmproj(pocket_checkpoint / "hf", tmp_path_factory.mktemp("mmproj")).path
 
 
 def test_both_layouts_give_identical_files(pocket_checkpoint: Path, mmproj: Path, tmp_path: Path) -> None:
     assert mmproj.name == _NAME
     for type_name in ("f16", "bf16", "q8_0"):
-        hf = write_mmproj(pocket_checkpoint / "hf", tmp_path / "hf", type_name)
-        native = write_mmproj(pocket_checkpoint / "native", tmp_path / "native", type_name)
+        hf = write_mmproj(pocket_checkpoint / "hf", tmp_path / "hf", type_name).path
+        native = write_mmproj(pocket_checkpoint / "native", tmp_path / "native", type_name).path
         assert hf.name == native.name
         assert hf.read_bytes() == native.read_bytes()
         assert hf.read_bytes() == mmproj.read_bytes() or type_name != "f16"
@@ -64,7 +64,7 @@ def test_every_spelling_gives_the_same_file(hf_copy: Path, mmproj: Path, tmp_pat
             for name, entry in header.items()
         }
         path.write_bytes(safetensors_bytes.shard_bytes(renamed, data))
-    assert write_mmproj(hf_copy, tmp_path / "out").read_bytes() == mmproj.read_bytes()
+    assert write_mmproj(hf_copy, tmp_path / "out").path.read_bytes() == mmproj.read_bytes()
 
 
 def test_keys_and_tensors_are_libmtmds(pocket_checkpoint: Path, mmproj: Path) -> None:
@@ -101,7 +101,7 @@ def test_every_type_shows_the_decoder_nearly_the_same(
     config = PocketConfig()
     seen = {}
     for type_name in ("f16", "bf16", "q8_0"):
-        path = write_mmproj(pocket_checkpoint / "native", tmp_path, type_name)
+        path = write_mmproj(pocket_checkpoint / "native", tmp_path, type_name).path
         rows = llama.ask(
             "image_embeddings", path=str(pocket_f32), mmproj=str(path), size=(112, 84), n_embd=config.n_embd
         )

@@ -89,9 +89,9 @@ async def running(
 
 
 @asynccontextmanager
-async def listening(engine: FakeEngine) -> AsyncGenerator[Here, None]:
+async def listening(engine: FakeEngine, model: ServedModel | None = None) -> AsyncGenerator[Here, None]:
     """On a socket, as a user runs it."""
-    app = create_app(engine, served_model())
+    app = create_app(engine, model or served_model())
     listener = open_socket("127.0.0.1", 0)
     url = f"http://127.0.0.1:{port_of(listener)}"
     server = quiet_server(app)

@@ -11,6 +11,7 @@ from textual.widgets import Markdown, Static
 from mm35local.tui.app import ChatApp
 from mm35local.tui.options import ChatOptions
 from mm35local.tui.records import Role
+from mm35local.tui.screens.chat import ChatScreen
 from mm35local.tui.widgets.answer import Answer
 from mm35local.tui.widgets.prompt import Prompt
 from mm35local.tui.widgets.status_line import StatusLine
@@ -26,6 +27,8 @@ class Chat:
     def __init__(self, app: ChatApp, pilot: Pilot[None]) -> None:
         self.app = app
         self.pilot = pilot
+        assert isinstance(app.screen, ChatScreen)
+        self.screen = app.screen
         self.prompt = app.screen.query_one(Prompt)
 
     async def ask(self, question: str) -> None:
@@ -34,8 +37,12 @@ class Chat:
 
     async def answered(self, num_answers: int = 1) -> None:
         """Until that many answers are there, and shown."""
-        answers = self.app.session.messages
-        await until(lambda: sum(message.role is Role.ASSISTANT for message in answers) == num_answers)
+
+        def is_done() -> bool:
+            answers = [m for m in self.app.session.messages if m.role is Role.ASSISTANT]
+            return len(answers) == num_answers and self.screen.answering is None
+
+        await until(is_done)
         await self.pilot.pause()
 
     @property

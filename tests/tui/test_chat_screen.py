@@ -18,6 +18,7 @@ from mm35local.tui.screens.help import HelpScreen
 from mm35local.tui.widgets.answer import Answer
 from mm35local.tui.widgets.banner import Banner
 from mm35local.tui.widgets.notice import Notice
+from mm35local.tui.widgets.pending import Pending
 from mm35local.tui.widgets.question import Question
 from mm35local.tui.widgets.status_line import StatusLine
 from mm35local.tui.widgets.thinking import Thinking
@@ -93,10 +94,10 @@ async def test_past_conversations_are_listed_found_and_resumed(server: ChatServe
         await chat.pilot.press("ctrl+o")
         await until(lambda: isinstance(chat.app.screen, ConversationsScreen))
         await chat.pilot.press(*"dogs")
-        assert chat.app.screen.query_one(OptionList).option_count == 1
+        await until(lambda: chat.app.screen.query_one(OptionList).option_count == 2)
         await chat.pilot.press("enter")
         await until(lambda: isinstance(chat.app.screen, ChatScreen) and chat.answers)
-        assert chat.text("Question") == "about [/dogs]"
+        assert chat.text("Question .said") == "about [/dogs]"
         assert chat.answers == ["Hello."]
         await chat.pilot.press("ctrl+o", "down", "up", "escape")
         assert isinstance(chat.app.screen, ChatScreen)
@@ -209,7 +210,7 @@ async def test_keys_of_the_prompt(server: ChatServer, tmp_path: Path) -> None:
     async with open_chat(ChatOptions(server.url, history_path=tmp_path / "history.sqlite3")) as chat:
         await chat.pilot.press(*"one", "ctrl+j", *"more", "shift+enter", "x", "enter")
         await chat.answered()
-        assert chat.text("Question") == "one\nmore\nx"
+        assert chat.text("Question .said") == "one\nmore\nx"
         await chat.pilot.press("enter", "space", "enter")
         assert len(server.script.requests) == 1
         await chat.pilot.press("backspace", *"two", "enter")
@@ -244,18 +245,20 @@ async def test_copy_help_and_colours(server: ChatServer) -> None:
         assert chat.app.current_theme.dark
 
 
-async def test_what_must_wait_for_the_answer_says_so(server: ChatServer) -> None:
-    server.script.scripts = [(Say("a"), Pause(30))]
+async def test_questions_wait_for_the_answer_and_lists_say_so(server: ChatServer) -> None:
+    server.script.scripts = [(Say("a"), Pause(30)), (Say("b"),)]
     async with open_chat(ChatOptions(server.url)) as chat:
         await chat.ask("?")
         await until(lambda: chat.answers == ["a"])
         await until(lambda: "answering" in chat.status)
-        await chat.ask("and?")
+        await chat.ask("and [/then]?")
         await chat.pilot.press("ctrl+n", "ctrl+o")
-        assert chat.prompt.text == "and?"
+        assert "waits: and [/then]?" in chat.text("Pending")
         assert isinstance(chat.app.screen, ChatScreen)
         await chat.pilot.press("escape")
-        await chat.answered()
+        await chat.answered(2)
+        assert chat.answers == ["a", "b"]
+        assert not chat.app.screen.query_one(Pending).display
 
 
 async def test_an_idle_chat_does_not_tick(server: ChatServer) -> None:
@@ -278,7 +281,7 @@ async def test_leaving_in_mid_answer_keeps_what_came(server: ChatServer, tmp_pat
         await chat.pilot.press("ctrl+q")
     async with open_chat(replace(options, continue_last=True)) as chat:
         assert chat.answers == ["a"]
-        assert chat.text("Question") == "?"
+        assert chat.text("Question .said") == "?"
         assert len(chat.app.screen.query(Question)) == 1
 
 

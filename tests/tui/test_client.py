@@ -40,6 +40,7 @@ async def test_only_what_was_chosen_is_sent(server: ChatServer) -> None:
         "messages": [{"role": "user", "content": "hi"}],
         "stream": True,
         "stream_options": {"include_usage": True},
+        "return_progress": True,
     }
     assert (chosen["reasoning_effort"], chosen["temperature"], chosen["max_tokens"]) == ("high", 0.0, 5)
 

@@ -19,7 +19,7 @@ from mm35local.tui.records import Message, MessageState, Outcome, Role
 from mm35local.types import Usage
 
 SCHEMA = {
-    "conversations": ["id", "title", "model", "created_at", "updated_at"],
+    "conversations": ["id", "title", "model", "created_at", "updated_at", "pinned", "deleted_at", "leaf_id"],
     "messages": [
         "id",
         "conversation_id",
@@ -35,6 +35,9 @@ SCHEMA = {
         "num_cached_tokens",
         "seconds",
         "created_at",
+        "parent_id",
+        "attachments",
+        "tool_calls",
     ],
 }
 
@@ -44,9 +47,11 @@ def test_the_final_schema() -> None:
     migrate(db)
     migrate(db)
     tables = [row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")]
+    assert "said" in tables
+    tables = [table for table in tables if not table.startswith("said")]
     assert {table: [row[1] for row in db.execute(f"PRAGMA table_info({table})")] for table in tables} == SCHEMA
     indexes = {row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'index'")}
-    assert indexes == {"messages_of_conversation", "conversations_by_date"}
+    assert indexes >= {"messages_of_conversation", "conversations_by_date", "messages_by_parent", "streaming_messages"}
     assert db.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
     db.close()
 
@@ -161,4 +166,114 @@ async def test_a_file_of_a_newer_version(tmp_path: Path) -> None:
     with pytest.raises(HistoryError, match="newer") as caught:
         await history.open()
     assert caught.value.hint == "update mm35local"
+    await history.close()
+
+
+async def _open(path: Path | None = None) -> History:
+    history = History(path)
+    await history.open()
+    return history
+
+
+async def test_a_history_of_the_first_shape_becomes_one_path_each(tmp_path: Path) -> None:
+    path = tmp_path / "history.sqlite3"
+    db = sqlite3.connect(path, isolation_level=None)
+    MIGRATIONS[0](db)
+    db.execute("PRAGMA user_version = 1")
+    for number in (1, 2):
+        db.execute("INSERT INTO conversations VALUES (?, 't', 'm', 1, 2)", (number,))
+    for number in range(1, 7):
+        role = "user" if number % 4 in (1, 2) else "assistant"
+        values = (number, 1 + number % 2, role, f"number {number}")
+        db.execute(
+            "INSERT INTO messages (id, conversation_id, role, content, state, created_at)"
+            " VALUES (?, ?, ?, ?, 'complete', 1)",
+            values,
+        )
+    db.close()
+    history = await _open(path)
+    assert [(m.id, m.parent_id) for m in await history.messages(1)] == [(2, 0), (4, 2), (6, 4)]
+    assert {c.id: c.leaf_id for c in await history.conversations()} == {1: 6, 2: 5}
+    assert [finding.message_id for finding in await history.search("number 4")] == [4]
+    await history.close()
+
+
+async def test_search_finds_every_word_anywhere_in_any_script() -> None:
+    history = await _open()
+    texts = ["The metadata of a [/file]", "数据库很重要", "100% sure_thing", 'he said "AND" OR nothing']
+    for text in texts:
+        await history.add(await history.start_conversation(f"about {text[:3]}", "m"), Message(Role.USER, text))
+    growing = Message(Role.ASSISTANT, "half a sentence", outcome=Outcome(MessageState.STREAMING))
+    answer = await history.add(await history.start_conversation("growing", "m"), growing)
+
+    async def found(line: str) -> list[str]:
+        return [finding.excerpt or finding.conversation.title for finding in await history.search(line)]
+
+    assert await found("data") == [texts[0]]
+    assert await found("FILE metadata") == [texts[0]]
+    assert await found("据库") == await found("数据库") == [texts[1]]
+    assert await found("100%") == [texts[2]]
+    assert await found("1%") == await found("nowhere") == await found(" ") == []
+    assert await found('"AND" or') == [texts[3]]
+    assert await found("growing") == ["growing"]
+    assert await found("half") == ["half a sentence"]
+    await history.save(answer, "a whole sentence", "", Outcome())
+    assert await found("half") == []
+    assert await found("whole") == ["a whole sentence"]
+    await history.close()
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(max_size=30), st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30))
+async def test_any_search_line_is_answered(line: str, text: str) -> None:
+    history = await _open()
+    await history.add(await history.start_conversation("t", "m"), Message(Role.USER, text))
+    await history.search(line.encode("utf-8", "replace").decode())
+    word = text.split()[0] if text.split() else ""
+    if word and "\x00" not in text:
+        assert len(await history.search(word)) == 1
+    await history.close()
+
+
+async def test_pinned_renamed_deleted_and_back(tmp_path: Path) -> None:
+    path = tmp_path / "history.sqlite3"
+    history = await _open(path)
+    one, two = [await history.start_conversation(title, "m", at) for title, at in (("one", 1.0), ("two", 2.0))]
+    await history.add_path(one, [Message(Role.USER, "first words"), Message(Role.ASSISTANT, "x")])
+    await history.pin(two, True)
+    await history.rename(two, "second")
+    assert [(c.title, c.is_pinned) for c in await history.conversations()] == [("second", True), ("one", False)]
+    latest = await history.latest()
+    assert latest is not None
+    assert latest.id == one
+    await history.delete(one)
+    assert [c.id for c in await history.conversations()] == [two]
+    assert await history.search("first") == []
+    await history.undelete(one)
+    assert len(await history.messages(one)) == 2
+    assert [finding.conversation.id for finding in await history.search("first")] == [one]
+    await history.delete(one)
+    await history.close()
+    db = sqlite3.connect(path, isolation_level=None)
+    db.execute("UPDATE conversations SET deleted_at = 1 WHERE deleted_at IS NOT NULL")
+    db.close()
+    history = await _open(path)
+    assert await history.messages(one) == []
+    await history.undelete(one)
+    assert [c.id for c in await history.conversations()] == [two]
+    await history.close()
+
+
+async def test_a_long_conversation_can_be_thrown_away(tmp_path: Path) -> None:
+    path = tmp_path / "history.sqlite3"
+    history = await _open(path)
+    number = await history.start_conversation("long", "m")
+    await history.add_path(number, [Message(Role.USER, str(i)) for i in range(3000)])
+    await history.delete(number)
+    await history.close()
+    db = sqlite3.connect(path, isolation_level=None)
+    db.execute("UPDATE conversations SET deleted_at = 1")
+    db.close()
+    history = await _open(path)
+    assert await history.messages(number) == []
     await history.close()

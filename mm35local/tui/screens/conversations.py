@@ -1,4 +1,4 @@
-"""Past conversations in a list, the newest first; typing narrows it down by title."""
+"""Past conversations at the left edge, by day; typing searches in everything that was ever said."""
 
 from __future__ import annotations
 
@@ -14,77 +14,153 @@ from textual.screen import ModalScreen
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
+from mm35local.errors import HistoryError
+from mm35local.tui.days import clock, day
+from mm35local.tui.history import History
 from mm35local.tui.plain_text import visible
-from mm35local.tui.records import Conversation
+from mm35local.tui.records import Conversation, Finding
+from mm35local.tui.screens.rename import RenameScreen
 
 
-class ConversationsScreen(ModalScreen[int | None]):
-    """Dismissed with the id of the chosen conversation, or None."""
+class ConversationsScreen(ModalScreen[Conversation | None]):
+    """Dismissed with the chosen conversation, or None. Changes are stored at once."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "dismiss", "Back"),
+        Binding("escape", "dismiss", "Back", tooltip="Back to the chat"),
+        Binding("ctrl+r", "rename", "Rename", tooltip="Rename the conversation", priority=True),
+        Binding("ctrl+b", "pin", "Pin", tooltip="Keep it at the top, or no longer", priority=True),
+        Binding("ctrl+d", "delete", "Delete", tooltip="Delete the conversation", priority=True),
+        Binding("ctrl+z", "undo", "Undo", tooltip="Bring back what was deleted last", priority=True),
         Binding("down", "move('cursor_down')", "Next", show=False, priority=True),
         Binding("up", "move('cursor_up')", "Previous", show=False, priority=True),
         Binding("pagedown", "move('page_down')", "Page down", show=False, priority=True),
         Binding("pageup", "move('page_up')", "Page up", show=False, priority=True),
     ]
 
-    def __init__(self, conversations: list[Conversation]) -> None:
+    def __init__(self, history: History, line: str = "") -> None:
+        """`line` is what is searched for at first."""
         super().__init__()
-        self._conversations = conversations
+        self._history = history
+        self._line = line
+        self._listed: str | None = None
+        """The line whose findings are listed."""
+        self._shown: dict[str, Conversation] = {}
+        self._deleted: list[int] = []
         self._list = OptionList(markup=False, id="conversations")
 
     def compose(self) -> ComposeResult:
-        with Vertical(classes="window") as window:
+        with Vertical(classes="sidebar") as window:
             window.border_title = "Conversations"
-            window.border_subtitle = "Enter opens · Esc goes back"
-            yield Input(placeholder="Filter by title", compact=True)
+            window.border_subtitle = "Enter opens · ^R rename · ^B pin · ^D delete · ^Z undo"
+            yield Input(self._line, placeholder="Search in everything said", compact=True)
             yield self._list
-            yield Static("No conversation yet.", classes="empty", markup=False)
+            yield Static(markup=False, classes="empty")
 
-    def on_mount(self) -> None:
-        self._fill("")
+    async def on_mount(self) -> None:
         self._list.can_focus = False
+        await self._fill()
 
     @on(Input.Changed)
-    def _filter(self, event: Input.Changed) -> None:
-        self._fill(event.value)
+    def _search(self, event: Input.Changed) -> None:
+        event.stop()
+        if event.value != self._line:
+            self._line = event.value
+            self.run_worker(self._fill(), group="search", exclusive=True)
 
-    def _fill(self, wanted: str) -> None:
-        found = [c for c in self._conversations if wanted.casefold() in c.title.casefold()]
+    async def _fill(self, keep: str | None = None) -> None:
+        """List what is wanted now, with `keep` under the cursor if it is still there."""
+        line = self.query_one(Input).value.strip()
+        try:
+            if line:
+                found = await self._history.search(line)
+            else:
+                found = [Finding(conversation) for conversation in await self._history.conversations()]
+        except HistoryError as error:
+            self.notify(error.hint, title=error.message, severity="error", markup=False)
+            return
+        self._listed = line
+        self._shown = {str(finding.conversation.id): finding.conversation for finding in found}
+        options = _options(found, datetime.now().astimezone())
         self._list.clear_options()
-        self._list.add_options([Option(_row(c), id=str(c.id)) for c in found])
-        self._list.highlighted = 0 if found else None
-        self.query_one(".empty").display = not found
+        self._list.add_options(options)
+        first = next((place for place, option in enumerate(options) if not option.disabled), None)
+        kept = next((place for place, option in enumerate(options) if keep and option.id == keep), first)
+        self._list.highlighted = kept
+        empty = self.query_one(".empty", Static)
+        empty.display = not found
+        empty.update("Nothing found." if line else "No conversation yet.")
+
+    @property
+    def _chosen(self) -> Conversation | None:
+        option = self._list.highlighted_option
+        return self._shown.get(option.id) if option is not None and option.id else None
 
     @on(Input.Submitted)
-    def _choose(self) -> None:
-        option = self._list.highlighted_option
-        self.dismiss(int(option.id) if option is not None and option.id else None)
+    async def _choose(self, event: Input.Submitted) -> None:
+        if event.value.strip() != self._listed:
+            # Enter came before the search had ended.
+            await self._fill()
+        if self._chosen is not None:
+            self.dismiss(self._chosen)
 
     @on(OptionList.OptionSelected)
     def _clicked(self, event: OptionList.OptionSelected) -> None:
-        self.dismiss(int(event.option.id or 0))
+        self.dismiss(self._shown.get(event.option.id or ""))
 
     def action_move(self, how: str) -> None:
         getattr(self._list, f"action_{how}")()
 
+    def action_rename(self) -> None:
+        if (chosen := self._chosen) is not None:
+            self.run_worker(self._rename(chosen), group="change")
 
-def _row(conversation: Conversation) -> Content:
-    when = _day(datetime.fromtimestamp(conversation.updated_at).astimezone(), datetime.now().astimezone())
-    number = conversation.num_messages
-    return Content.assemble(
-        (f"{when:>16}", "$foreground 60%"),
-        f"  {visible(conversation.title)}",
-        (f"  {number} message{'' if number == 1 else 's'}", "$foreground 60%"),
+    async def _rename(self, chosen: Conversation) -> None:
+        title = await self.app.push_screen_wait(RenameScreen(chosen.title))
+        if title:
+            await self._history.rename(chosen.id, title)
+            await self._fill(str(chosen.id))
+
+    async def action_pin(self) -> None:
+        if (chosen := self._chosen) is not None:
+            await self._history.pin(chosen.id, not chosen.is_pinned)
+            await self._fill(str(chosen.id))
+
+    async def action_delete(self) -> None:
+        if (chosen := self._chosen) is not None:
+            await self._history.delete(chosen.id)
+            self._deleted.append(chosen.id)
+            self.notify("Deleted. Ctrl+Z brings it back.", timeout=3)
+            await self._fill()
+
+    async def action_undo(self) -> None:
+        if self._deleted:
+            number = self._deleted.pop()
+            await self._history.undelete(number)
+            await self._fill(str(number))
+
+
+def _options(found: list[Finding], now: datetime) -> list[Option]:
+    """The conversations, each day under its heading."""
+    options: list[Option] = []
+    last = ""
+    for finding in found:
+        conversation = finding.conversation
+        heading = "Pinned" if conversation.is_pinned else day(conversation.updated_at, now)
+        if heading != last:
+            options.append(Option(Content.styled(heading, "bold $text-primary"), disabled=True))
+            last = heading
+        options.append(Option(_row(finding, now), id=str(conversation.id)))
+    return options
+
+
+def _row(finding: Finding, now: datetime) -> Content:
+    conversation = finding.conversation
+    mark = "★ " if conversation.is_pinned else "  "
+    head = Content.assemble(
+        (mark, "$text-accent"),
+        visible(conversation.title).replace("\n", " "),
+        (f"  {clock(conversation.updated_at, now)}", "$foreground 60%"),
     )
-
-
-def _day(when: datetime, now: datetime) -> str:
-    days = (now.date() - when.date()).days
-    clock = f"{when:%H:%M}"
-    if days <= 0:
-        return f"today {clock}"
-    if days == 1:
-        return f"yesterday {clock}"
-    return f"{when:%a} {clock}" if days < 7 else f"{when:%Y-%m-%d}"
+    if not finding.excerpt:
+        return head
+    return Content("\n").join([head, Content.styled(f"    {visible(finding.excerpt)}", "$foreground 60%")])

@@ -13,14 +13,17 @@ from textual.keys import format_key
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
+from mm35local.tui.commands import Command
+
 
 class HelpScreen(ModalScreen[None]):
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,f1,q", "dismiss", "Back")]
 
-    def __init__(self, groups: Iterable[tuple[str, Iterable[BindingType]]]) -> None:
+    def __init__(self, groups: Iterable[tuple[str, Iterable[BindingType]]], commands: Iterable[Command] = ()) -> None:
         """Groups of (title, bindings), shown in this order."""
         super().__init__()
         self._groups = list(groups)
+        self._commands = list(commands)
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(classes="window") as window:
@@ -32,7 +35,16 @@ class HelpScreen(ModalScreen[None]):
         lines: list[Content] = []
         for title, bindings in self._groups:
             lines.extend([Content(), Content.styled(title, "bold $text-primary")])
-            lines.extend(_line(b) for b in bindings if isinstance(b, Binding) and not b.action.startswith("screen."))
+            lines.extend(
+                _line(binding)
+                for binding in bindings
+                if isinstance(binding, Binding) and not binding.action.startswith("screen.")
+            )
+        lines.extend([Content(), Content.styled("Commands", "bold $text-primary")])
+        lines.extend(
+            Content.assemble((f"{f'/{c.name} {c.argument}'.strip():>26}  ", "$text-accent"), c.help)
+            for c in self._commands
+        )
         return Content("\n").join(lines[1:])
 
 

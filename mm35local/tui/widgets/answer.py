@@ -7,7 +7,6 @@ a finished one is never painted again.
 from __future__ import annotations
 
 from textual.app import ComposeResult
-from textual.containers import Vertical
 from textual.content import Content
 from textual.timer import Timer
 from textual.widgets import Static
@@ -20,19 +19,24 @@ from mm35local.tui.reply import Phase, Reply
 from mm35local.tui.widgets.markdown_view import MarkdownView
 from mm35local.tui.widgets.notice import Notice
 from mm35local.tui.widgets.thinking import Thinking
+from mm35local.tui.widgets.tool_calls import ToolCalls
+from mm35local.tui.widgets.turn import Turn
 
 PAINTS_PER_SECOND = 10
 
 
-class Answer(Vertical):
+class Answer(Turn):
     """A stored message, or a reply that grows until `finish`."""
 
-    def __init__(self, message: Message | None = None, reply: Reply | None = None) -> None:
-        super().__init__()
+    def __init__(
+        self, message: Message | None = None, reply: Reply | None = None, place: tuple[int, int] = (1, 1)
+    ) -> None:
+        super().__init__(message.id if message else reply.message_id if reply else 0, place)
         self._reply = reply
         self._message = message
         self._thinking = Thinking(message.reasoning if message else "")
         self._body = MarkdownView(message.content if message else "")
+        self._calls = ToolCalls(message.tool_calls if message else ())
         self._figures = Static(markup=False, classes="figures")
         self._num_content = 0
         self._num_reasoning = 0
@@ -41,7 +45,9 @@ class Answer(Vertical):
     def compose(self) -> ComposeResult:
         yield self._thinking
         yield self._body
+        yield self._calls
         yield self._figures
+        yield self.versions
 
     async def on_mount(self) -> None:
         if self._reply is not None:
@@ -55,6 +61,7 @@ class Answer(Vertical):
         if self._timer is not None:
             self._timer.stop()
         await self._paint()
+        await self._body.settle()
         if self._reply is not None:
             await self._close(self._reply.model, self._reply.outcome(), self._reply.error)
 
@@ -71,6 +78,11 @@ class Answer(Vertical):
         said, self._num_content = reply.content.since(self._num_content)
         if said:
             await self._body.add(said)
+        self._calls.tell(reply.tool_calls)
+
+    def toggle_thinking(self) -> None:
+        if self._thinking.display:
+            self._thinking.collapsed = not self._thinking.collapsed
 
     async def _close(self, model: str, outcome: Outcome, error: Mm35Error | None = None) -> None:
         self._figures.update(Content(visible(figures_line(model, outcome))))

@@ -8,6 +8,7 @@ from markdown_it import MarkdownIt
 from textual import on
 from textual.widget import Widget
 from textual.widgets import Markdown
+from textual.widgets.markdown import MarkdownBlock
 
 from mm35local.tui.plain_text import visible
 
@@ -23,6 +24,19 @@ class MarkdownView(Markdown):
     def __init__(self, text: str = "") -> None:
         super().__init__(visible(text), parser_factory=_parser, open_links=False)
         self._adding = asyncio.Lock()
+
+    async def settle(self) -> None:
+        """The text is whole: lay it out again if what came last changed what was laid out before.
+
+        A half line may open a block and its other half take that back; a link may be defined below its use.
+        """
+        async with self._adding:
+            found: dict[str, object] = {}
+            tokens = _parser().parse(self.source, found)
+            whole = [(token.type, *token.map) for token in tokens if token.level == 0 and token.map]
+            shown = [(block.name, *block.source_range) for block in self.query_children(MarkdownBlock)]
+            if whole != shown or found.get("references"):
+                await self.update(self.source)
 
     async def add(self, text: str) -> None:
         # An append looks for its last block before it waits for its turn; two at once would lose one.

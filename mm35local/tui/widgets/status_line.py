@@ -11,6 +11,7 @@ from textual.widget import Widget
 
 from mm35local.tui.connection import Link, LinkState
 from mm35local.tui.figures import bar, count, duration, load_rate
+from mm35local.tui.price import dollars, hosted_usd
 from mm35local.tui.reply import Phase, Reply
 
 _TICKS_PER_SECOND = 5
@@ -27,6 +28,7 @@ class StatusLine(Widget):
         self._link = Link(LinkState.CONNECTING)
         self._reply: Reply | None = None
         self._num_tokens = 0
+        self._spent = (0, 0)
         self._timer: Timer | None = None
 
     def on_mount(self) -> None:
@@ -42,6 +44,11 @@ class StatusLine(Widget):
         self._reply = reply
         self._num_tokens = num_context_tokens
         self._update()
+
+    def tell_spent(self, num_input: int, num_output: int) -> None:
+        """Tokens read and written over the whole conversation."""
+        self._spent = (num_input, num_output)
+        self.refresh()
 
     def render(self) -> Content:
         left, right = self._doing(), self._filling()
@@ -80,8 +87,15 @@ class StatusLine(Widget):
             case LinkState.FAILED:
                 return Content.styled("✗ no model · F5 tries again", "$text-error")
         if self._reply is None:
-            return Content.assemble(("● ", "$text-success"), "ready")
+            return Content.assemble(("● ", "$text-success"), "ready", (self._cost(), "$foreground 60%"))
         return Content.assemble(spinner, _progress(self._reply))
+
+    def _cost(self) -> str:
+        num_input, num_output = self._spent
+        if not num_output or self.size.width < 100:
+            return ""
+        usd = dollars(hosted_usd(num_input, num_output))
+        return f" · {count(num_input)} in, {count(num_output)} out · hosted: {usd}"
 
     def _filling(self) -> Content:
         n_ctx = self._link.model.n_ctx if self._link.model else 0
@@ -105,9 +119,20 @@ def _progress(reply: Reply) -> str:
         case Phase.WAITING:
             return f"waiting · {duration(reply.seconds)}"
         case Phase.PREFILL:
-            return f"reading the prompt · {duration(reply.seconds)}"
+            return _reading(reply)
         case Phase.THINKING:
             return f"thinking · {duration(reply.thinking_seconds)} · {count(reply.num_tokens)} tokens"
         case _:
             speed = f" · {reply.tokens_per_second:.1f} tok/s" if reply.tokens_per_second else ""
             return f"answering{speed} · {count(reply.num_tokens)} tokens"
+
+
+def _reading(reply: Reply) -> str:
+    """How far the prompt is read, how long it still takes, and what the cache saved."""
+    read = reply.prefill
+    if read is None or not read.num_total:
+        return f"reading the prompt · {duration(reply.seconds)}"
+    eta = reply.prefill_eta_seconds
+    left = f" · {duration(eta)} left" if eta is not None and read.num_done < read.num_total else ""
+    saved = f" · {count(read.num_cached)} from the cache" if read.num_cached else ""
+    return f"reading {count(read.num_done)} / {count(read.num_total)} tokens{left}{saved}"

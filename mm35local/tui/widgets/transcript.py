@@ -5,6 +5,8 @@ Long conversations open at their end: only the last messages are built, `show_ea
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
 from textual.widget import Widget
@@ -18,15 +20,18 @@ from mm35local.tui.widgets.answer import Answer
 from mm35local.tui.widgets.notice import Notice
 from mm35local.tui.widgets.question import Question
 from mm35local.tui.widgets.thinking import Thinking
+from mm35local.tui.widgets.turn import Turn
 from mm35local.tui.widgets.welcome import Welcome
 
 _NUM_SHOWN = 40
 
 
 class Transcript(VerticalScroll, can_focus=False):
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, place: Callable[[int], tuple[int, int]]) -> None:
+        """`place` tells which of how many versions a message is, by its id."""
         super().__init__()
         self._reason = reason
+        self._place = place
         self._model: ModelCard | None = None
         self._column = Vertical(id="column")
         self._earlier: list[Message] = []
@@ -38,7 +43,7 @@ class Transcript(VerticalScroll, can_focus=False):
     async def show(self, messages: list[Message]) -> None:
         """Show a whole conversation; an empty one shows the welcome."""
         self._earlier = messages[:-_NUM_SHOWN]
-        shown = [_view(message) for message in messages[-_NUM_SHOWN:]]
+        shown = [self._view(message) for message in messages[-_NUM_SHOWN:]]
         with self.app.batch_update():
             await self._column.remove_children()
             if shown:
@@ -55,7 +60,7 @@ class Transcript(VerticalScroll, can_focus=False):
         """Build the messages before the first one shown."""
         if not self._earlier:
             return
-        views = [_view(message) for message in self._earlier[-_NUM_SHOWN:]]
+        views = [self._view(message) for message in self._earlier[-_NUM_SHOWN:]]
         del self._earlier[-_NUM_SHOWN:]
         self.release_anchor()
         await self._column.mount_all(views, after=self._earlier_line)
@@ -66,11 +71,14 @@ class Transcript(VerticalScroll, can_focus=False):
         self._earlier_line.display = bool(number)
         self._earlier_line.update(Content(f"▴ {number} earlier messages · Ctrl+Up"))
 
-    async def add_turn(self, question: str, reply: Reply) -> Answer:
-        """A question, and the answer that will grow below it."""
+    async def add_question(self, question: Message) -> None:
         await self._column.query(Welcome).remove()
+        await self._column.mount(Question(question, self._place(question.id)))
+
+    async def add_answer(self, reply: Reply) -> Answer:
+        """The answer that will grow."""
         answer = Answer(reply=reply)
-        await self._column.mount(Question(question), answer)
+        await self._column.mount(answer)
         self.anchor()
         return answer
 
@@ -88,6 +96,34 @@ class Transcript(VerticalScroll, can_focus=False):
         if shown:
             shown[-1].collapsed = not shown[-1].collapsed
 
+    # --- the keyboard on a message ---
+
+    @property
+    def turns(self) -> list[Turn]:
+        return list(self._column.query_children(Turn))
+
+    def turn(self, message_id: int) -> Turn | None:
+        return next((turn for turn in self.turns if turn.message_id == message_id), None)
+
+    def select(self, message_id: int | None = None) -> None:
+        """Put the keyboard on a message; on the last one without an id."""
+        turn = self.turn(message_id) if message_id else next(reversed(self.turns), None)
+        if turn is not None:
+            self.release_anchor()
+            turn.focus(scroll_visible=False)
+            self.scroll_to_widget(turn, animate=False)
+
+    async def select_beside(self, message_id: int, step: int) -> None:
+        """The message before (-1) or after (1); past the first one, earlier ones are built."""
+        ids = [turn.message_id for turn in self.turns]
+        place = ids.index(message_id) + step if message_id in ids else len(ids) - 1
+        if place < 0 and self._earlier:
+            await self.show_earlier()
+            ids = [turn.message_id for turn in self.turns]
+            place = ids.index(message_id) - 1
+        if 0 <= place < len(ids):
+            self.select(ids[place])
+
     def scroll_pages(self, pages: int) -> None:
         if pages < 0:
             self.release_anchor()
@@ -95,6 +131,6 @@ class Transcript(VerticalScroll, can_focus=False):
         else:
             self.scroll_page_down(animate=False)
 
-
-def _view(message: Message) -> Widget:
-    return Question(message.content) if message.role is Role.USER else Answer(message=message)
+    def _view(self, message: Message) -> Turn:
+        place = self._place(message.id)
+        return Question(message, place) if message.role is Role.USER else Answer(message, place=place)

@@ -1,0 +1,160 @@
+"""States of sequences that left the KV cells: in RAM first, on disk from a thread, the least recently used given up.
+
+Invariant: what is on disk stays under `disk_bytes`, other models' files in the same folder counted; what is kept in
+RAM, beside what is not written yet, stays under `ram_bytes`. A fault of the disk costs the file and nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import sys
+import threading
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mm35local.engine import kv_file
+from mm35local.engine.kv_file import Bytes, Int32Array
+from mm35local.engine.prefix_cache import num_common
+
+MOST_UNWRITTEN = 4
+"""States that wait for the disk; while there are so many, further ones are not kept."""
+_NOTHING: Int32Array = np.empty(0, dtype=np.int32)
+
+
+@dataclass(slots=True, eq=False)
+class Saved:
+    """One state. `tokens` is empty for a file of another model."""
+
+    tokens: Int32Array
+    num_bytes: int
+    path: Path
+    state: Bytes | None = None
+    """Its bytes in RAM; None: only on disk."""
+    is_written: bool = True
+    is_lost: bool = False
+
+
+class KvStore:
+    """All methods belong to one thread; only the writing is done by another."""
+
+    def __init__(self, folder: Path, mark: bytes, *, disk_bytes: int, ram_bytes: int) -> None:
+        """`mark`: the fingerprint of model and context. Raises OSError if the folder cannot be made."""
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._folder = folder
+        self._mark = mark
+        self._disk_bytes = disk_bytes
+        self._ram_bytes = ram_bytes
+        self._saved = self._scan()
+        """Least recently used first."""
+        self._jobs: queue.Queue[Saved | None] = queue.Queue()
+        self._writer = threading.Thread(target=self._write_all, name="kv-store", daemon=True)
+        self._writer.start()
+        self._make_room(0)
+
+    @property
+    def num_disk_bytes(self) -> int:
+        return sum(saved.num_bytes for saved in self._saved)
+
+    def find(self, tokens: Int32Array) -> tuple[Saved | None, int]:
+        """What shares the longest beginning with a prompt, all but its last token, and how long that is."""
+        self._saved = [saved for saved in self._saved if not saved.is_lost]
+        wanted = tokens[:-1]
+        lengths = [(num_common(saved.tokens, wanted), number) for number, saved in enumerate(self._saved)]
+        length, number = max(lengths, default=(0, 0))
+        return (self._saved[number], length) if length else (None, 0)
+
+    def accepts(self, tokens: Int32Array, num_bytes: int) -> bool:
+        """Would a state of that size be kept? Not when one that is kept already begins with all of its tokens."""
+        num_unwritten = sum(not saved.is_written for saved in self._saved)
+        if num_bytes > self._disk_bytes or num_unwritten >= MOST_UNWRITTEN:
+            return False
+        return not any(num_common(saved.tokens, tokens) == len(tokens) for saved in self._saved if not saved.is_lost)
+
+    def put(self, tokens: Int32Array, state: Bytes) -> None:
+        """Keep it, instead of those whose tokens are a beginning of its."""
+        tokens = tokens.copy()
+        for saved in list(self._saved):
+            if len(saved.tokens) and num_common(saved.tokens, tokens) == len(saved.tokens):
+                self._give_up(saved)
+        self._make_room(len(state))
+        path = self._folder / f"{uuid.uuid4().hex}{kv_file.SUFFIX}"
+        saved = Saved(tokens, len(state), path, state, is_written=False)
+        self._saved.append(saved)
+        self._jobs.put(saved)
+
+    def load(self, saved: Saved) -> Bytes | None:
+        """Its state, which is the most recently used now; None if the file is damaged or gone."""
+        state = saved.state
+        if state is None:
+            header = kv_file.read_header(saved.path, self._mark)
+            state = kv_file.read_state(saved.path, header) if header else None
+        if state is None:
+            self._give_up(saved)
+            return None
+        self._saved.remove(saved)
+        self._saved.append(saved)
+        saved.state = state
+        with contextlib.suppress(OSError):
+            saved.path.touch()
+        self._thin_out()
+        return state
+
+    def flush(self) -> None:
+        """Wait until everything is on disk."""
+        self._jobs.join()
+
+    def close(self) -> None:
+        """Flush, and end the thread."""
+        self._jobs.put(None)
+        self._writer.join()
+
+    def _scan(self) -> list[Saved]:
+        found: list[tuple[float, Saved]] = []
+        for path in self._folder.glob(f"*{kv_file.SUFFIX}"):
+            with contextlib.suppress(OSError):
+                stat = path.stat()
+                header = kv_file.read_header(path, self._mark)
+                found.append((stat.st_mtime, Saved(header.tokens if header else _NOTHING, stat.st_size, path)))
+        return [saved for _time, saved in sorted(found, key=lambda pair: pair[0])]
+
+    def _make_room(self, num_bytes: int) -> None:
+        while self._saved and self.num_disk_bytes + num_bytes > self._disk_bytes:
+            self._give_up(self._saved[0])
+        self._thin_out()
+
+    def _thin_out(self) -> None:
+        """Forget in RAM what is on disk, the least recently used first."""
+        num_bytes = sum(len(saved.state) for saved in self._saved if saved.state is not None)
+        for saved in self._saved:
+            if num_bytes <= self._ram_bytes:
+                return
+            if saved.state is not None and saved.is_written:
+                num_bytes -= len(saved.state)
+                saved.state = None
+
+    def _give_up(self, saved: Saved) -> None:
+        saved.is_lost = True
+        self._saved.remove(saved)
+        with contextlib.suppress(OSError):
+            saved.path.unlink(missing_ok=True)
+
+    def _write_all(self) -> None:
+        while (saved := self._jobs.get()) is not None:
+            if not saved.is_lost:
+                self._write(saved)
+            saved.is_written = True
+            self._jobs.task_done()
+
+    def _write(self, saved: Saved) -> None:
+        assert saved.state is not None, "it stays in RAM until it is written"
+        try:
+            kv_file.write(saved.path, self._mark, saved.tokens, saved.state)
+            if saved.is_lost:  # given up meanwhile
+                saved.path.unlink(missing_ok=True)
+        except OSError as error:
+            print(f"a KV state could not be saved: {error}", file=sys.stderr)
+            saved.is_lost = True

@@ -1,0 +1,138 @@
+"""Saved states: found by tokens, restored whole or not at all, and never more of them than allowed."""
+
+from __future__ import annotations
+
+import stat
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mm35local.engine import kv_file
+from mm35local.engine.kv_file import Bytes, Int32Array
+from mm35local.engine.kv_store import KvStore
+
+MARK, OTHER_MARK = b"a" * 32, b"b" * 32
+
+
+def ids(*tokens: int) -> Int32Array:
+    return np.array(tokens, dtype=np.int32)
+
+
+def state_of(number: int, num_bytes: int = 1000) -> Bytes:
+    return np.full(num_bytes, number, dtype=np.uint8)
+
+
+def open_store(folder: Path, *, mark: bytes = MARK, disk_bytes: int = 100_000, ram_bytes: int = 100_000) -> KvStore:
+    return KvStore(folder, mark, disk_bytes=disk_bytes, ram_bytes=ram_bytes)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[KvStore]:
+    store = open_store(tmp_path)
+    yield store
+    store.close()
+
+
+def loaded(store: KvStore, tokens: Int32Array) -> tuple[int, int] | None:
+    """(first byte, number of common tokens) of what a prompt finds."""
+    saved, num_common = store.find(tokens)
+    state = store.load(saved) if saved else None
+    return None if state is None else (int(state[0]), num_common)
+
+
+def test_the_longest_beginning_is_found_and_the_last_token_never_counts(store: KvStore) -> None:
+    store.put(ids(1, 2, 3), state_of(7))
+    store.put(ids(1, 5, 6, 7), state_of(8))
+    assert loaded(store, ids(1, 5, 6, 9)) == (8, 3)
+    assert loaded(store, ids(1, 2, 3)) == (7, 2)
+    assert loaded(store, ids(4, 4)) is None
+    assert not store.accepts(ids(1, 5), 10), "a longer one has it all"
+    assert store.accepts(ids(2), 10)
+    assert not store.accepts(ids(2), 100_001), "more than may be kept at all"
+
+
+def test_a_longer_one_takes_the_place_of_its_beginning(store: KvStore, tmp_path: Path) -> None:
+    store.put(ids(1, 2), state_of(1))
+    store.put(ids(1, 2, 3), state_of(2))
+    store.flush()
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_what_is_closed_is_found_by_the_next_process_and_by_no_other_model(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    store.put(ids(1, 2, 3), state_of(7))
+    store.close()
+    [path] = tmp_path.iterdir()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    again, other = open_store(tmp_path), open_store(tmp_path, mark=OTHER_MARK)
+    assert loaded(again, ids(1, 2, 3, 4)) == (7, 3)
+    assert loaded(other, ids(1, 2, 3, 4)) is None
+    assert other.num_disk_bytes >= 1000, "it counts all the same"
+    again.close()
+    other.close()
+
+
+@pytest.mark.parametrize("position", [0, 9, 40, 50, 90, 100, -1])
+def test_a_flipped_bit_anywhere_is_never_restored(tmp_path: Path, position: int) -> None:
+    store = open_store(tmp_path)
+    store.put(ids(1, 2, 3), state_of(7))
+    store.close()
+    [path] = tmp_path.iterdir()
+    damaged = bytearray(path.read_bytes())
+    damaged[position] ^= 1
+    path.write_bytes(damaged)
+    again = open_store(tmp_path)
+    assert loaded(again, ids(1, 2, 3, 4)) is None
+    again.close()
+
+
+@settings(max_examples=50, deadline=None)
+@given(num_tokens=st.integers(0, 12), state_bytes=st.integers(0, 64), rest=st.binary(max_size=160))
+def test_no_other_bytes_are_taken_for_a_state(
+    num_tokens: int, state_bytes: int, rest: bytes, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("kv") / f"x{kv_file.SUFFIX}"
+    path.write_bytes(kv_file.MAGIC + MARK + struct.pack("<IQ", num_tokens, state_bytes) + rest)
+    header = kv_file.read_header(path, MARK)
+    assert header is None or kv_file.read_state(path, header) is None
+
+
+def test_the_least_recently_used_goes_when_the_disk_is_full(tmp_path: Path) -> None:
+    store = open_store(tmp_path, disk_bytes=3500, ram_bytes=0)
+    for number in (1, 2, 3):
+        store.put(ids(number, number), state_of(number))
+        store.flush()
+    assert loaded(store, ids(1, 1, 0)) == (1, 2)
+    store.put(ids(4, 4), state_of(4))
+    assert loaded(store, ids(2, 2, 0)) is None
+    assert [loaded(store, ids(number, number, 0)) for number in (1, 3, 4)] == [(1, 2), (3, 2), (4, 2)]
+    store.close()
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 3500
+
+
+def test_a_disk_that_fails_costs_the_state_only(tmp_path: Path) -> None:
+    folder = tmp_path / "kv"
+    store = open_store(folder)
+    folder.rmdir()
+    store.put(ids(1, 2), state_of(1))
+    store.flush()
+    assert loaded(store, ids(1, 2, 3)) is None
+    folder.mkdir()
+    store.put(ids(1, 2), state_of(1))
+    assert loaded(store, ids(1, 2, 3)) == (1, 2)
+    store.close()
+
+
+def test_a_fingerprint_changes_with_the_file_and_the_context(tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    path.write_bytes(bytes(1_000_000))
+    first = kv_file.fingerprint(path, "f16")
+    assert first == kv_file.fingerprint(path, "f16")
+    assert first != kv_file.fingerprint(path, "q8_0")
+    path.write_bytes(bytes(500_000) + b"x" + bytes(499_999))
+    assert first != kv_file.fingerprint(path, "f16")

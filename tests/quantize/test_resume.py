@@ -1,0 +1,111 @@
+"""The converter as a process that dies: SIGKILL at random moments, and a disk that fills up."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+import pytest
+
+from quantize.convert import convert
+from tests.pocket import PocketConfig, write_pocket
+
+_QUANTS = ("Q4_K_M", "Q8_0")
+_NUM_KILLS = 30
+
+
+@pytest.fixture(scope="module")
+def quick_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The pocket model with a small vocabulary, which is planned in a tenth of the time."""
+    out = tmp_path_factory.mktemp("quick")
+    return write_pocket(out, config=PocketConfig(num_layers=3, num_ranks=300))[0]
+
+
+@pytest.fixture(scope="module")
+def reference(quick_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What an uninterrupted conversion leaves, by file name."""
+    out = tmp_path_factory.mktemp("reference")
+    convert(quick_checkpoint, out, _QUANTS)
+    return _files(out)
+
+
+@pytest.fixture(scope="module")
+def start() -> Iterator[Callable[[Path, Path], ForkServerProcess]]:
+    """Starts the converter in a process forked from one that has the libraries loaded."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["quantize.convert", "llama_cpp"])
+    processes: list[ForkServerProcess] = []
+
+    def run(source: Path, out: Path) -> ForkServerProcess:
+        process = context.Process(target=convert, args=(source, out, _QUANTS), kwargs={"num_threads": 2})
+        process.start()
+        processes.append(process)
+        return process
+
+    yield run
+    for process in processes:
+        process.kill()
+        process.join()
+        process.close()
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_killed_at_thirty_random_moments(
+    quick_checkpoint: Path,
+    reference: dict[str, bytes],
+    start: Callable[[Path, Path], ForkServerProcess],
+    tmp_path: Path,
+) -> None:
+    begin = time.monotonic()
+    start(quick_checkpoint, tmp_path / "warm").join()
+    start(quick_checkpoint, tmp_path / "whole").join()
+    seconds = time.monotonic() - begin
+    moments = random.Random(35)
+    num_kills, num_resumed, num_whole = 0, 0, 0
+    out = tmp_path / "0"
+    while num_kills < _NUM_KILLS:
+        num_resumed += bool(out.exists() and any(path.stat().st_size > 200 for path in out.glob("*.journal")))
+        process = start(quick_checkpoint, out)
+        process.join(moments.uniform(0, seconds / 2))
+        if process.is_alive():
+            process.kill()
+            num_kills += 1
+        process.join()
+        assert process.exitcode in {0, -9}
+        for name, data in _files(out).items() if out.exists() else ():
+            assert not name.endswith(".gguf") or data == reference[name]
+        if process.exitcode == 0:
+            assert _files(out) == reference
+            num_whole += 1
+            out = tmp_path / str(num_whole)
+    start(quick_checkpoint, out).join()
+    assert _files(out) == reference
+    assert num_resumed > _NUM_KILLS // 4
+
+
+_MOUNT = 'mount -t tmpfs -o size=64m tmpfs "$1" && exec "$2" -m tests.quantize.small_disk "$3" "$1" "$4"'
+
+
+def test_a_disk_of_64_mb_that_fills_up(pocket_checkpoint: Path, pocket_gguf: Path, tmp_path: Path) -> None:
+    """In a mount namespace of its own, which ends with the process."""
+    (tmp_path / "disk").mkdir()
+    command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", _MOUNT, "sh"]
+    command += [str(tmp_path / "disk"), sys.executable, str(pocket_checkpoint / "hf"), str(pocket_gguf)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert "GiB free" in told["refused"]
+    assert "No space left" in told["full"]
+    assert told["kept_bytes"] > 1 << 20
+    assert told["first_step"] > 0.3
+    assert told["is_same"]
