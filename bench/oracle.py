@@ -8,7 +8,6 @@ transformers computes them from the safetensors and as our room does from the GG
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 import tempfile
@@ -19,10 +18,8 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from rich.console import Console
-from rich.table import Table
 
-from bench.results_file import RESULTS, machine
+from bench.oracle_report import Findings, Row, tell
 from mm35local.native.batch import Batch, EmbeddingBatch
 from mm35local.native.context import Context
 from mm35local.native.library import Library
@@ -49,19 +46,6 @@ _MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
 _STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
 _YARN = "mistral3.rope.scaling.yarn_log_multiplier"
 _QUANTS = ("Q4_K_M", "Q4_K_S", "IQ4_XS", "Q5_K_M", "Q6_K", "Q8_0")
-_MAX_KL = 1e-3
-"""Nats; rounding keys and values to F16 gives some 1e-6, the YaRN mistake more than 0.1."""
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """How far our logits are from the reference's over some positions; KL(reference || ours) in nats."""
-
-    what: str
-    where: str
-    max_delta: float
-    mean_kl: float
-    max_kl: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,8 +179,8 @@ def byte_identity(checkpoint: Path, f32: Path, folder: Path) -> dict[str, tuple[
     return same
 
 
-def measure(python: Path, folder: Path) -> tuple[list[Row], list[Row], dict[str, tuple[int, int]]]:
-    """(rows that must be close, rows that must not be: the YaRN mistake, byte identity)."""
+def measure(python: Path, folder: Path) -> Findings:
+    """Text and image on both layouts, the YaRN mistake, and every quant."""
     hf, native = write_pocket(folder / "pocket")
     n_vocab = PocketConfig().n_vocab
     files = {
@@ -214,7 +198,7 @@ def measure(python: Path, folder: Path) -> tuple[list[Row], list[Row], dict[str,
             found = ours(converted[0].path, image, mmproj)
             close += compare(f"image, {layout}, F32 + mmproj {kind}", image, expected_image, found)
     wrong = compare("text, hf, F32, YaRN key 1.0", text, expected_text, ours(files["hf"][0].path, text, yarn=1.0))
-    return close, wrong, byte_identity(native, files["hf"][0].path, folder)
+    return Findings(close, wrong, byte_identity(native, files["hf"][0].path, folder))
 
 
 def main() -> int:
@@ -222,21 +206,9 @@ def main() -> int:
     parser.add_argument("--python", type=Path, default=Path(".venv-oracle/bin/python"), help="the one with torch")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        close, wrong, same = measure(arguments.python, Path(folder))
-    table = Table("what", "positions", "max |Δlogit|", "mean KL (nats)", "max KL", box=None)
-    for row in (*close, *wrong):
-        table.add_row(row.what, row.where, f"{row.max_delta:.4f}", f"{row.mean_kl:.1e}", f"{row.max_kl:.1e}")
-    console = Console()
-    console.print(table)
-    console.print("tensors byte-identical to llama_model_quantize:", highlight=False)
-    for quant, (equal, total) in same.items():
-        console.print(f"  {quant:7} {equal} of {total}", highlight=False)
-    rows = [[row.what, row.where, row.max_delta, row.mean_kl, row.max_kl] for row in (*close, *wrong)]
-    document = {"name": "oracle", "machine": machine(), "rows": rows, "byte_identical": same}
-    (RESULTS / "oracle.json").write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
-    is_right = all(row.max_kl < _MAX_KL for row in close if "Q8_0" not in row.what)
-    is_right &= all(row.max_kl > _MAX_KL for row in wrong) and all(equal == total for equal, total in same.values())
-    return int(not is_right)
+        findings = measure(arguments.python, Path(folder))
+    tell(findings)
+    return int(not findings.is_right)
 
 
 if __name__ == "__main__":
