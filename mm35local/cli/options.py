@@ -39,6 +39,12 @@ FlashAttention = Annotated[
     bool | None,
     typer.Option("--flash-attention/--no-flash-attention", help="Off needs far more memory.", rich_help_panel=_ENGINE),
 ]
+Speculate = Annotated[
+    str | None,
+    typer.Option(
+        "--speculate", metavar="auto|ngram|off", help="Guess tokens ahead where it pays.", rich_help_panel=_ENGINE
+    ),
+]
 Rpc = Annotated[
     list[str] | None,
     typer.Option(

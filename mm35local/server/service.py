@@ -18,6 +18,8 @@ from mm35local.engine.api import Engine, EngineInfo, EngineState, EngineStatus
 from mm35local.errors import EngineError, EngineLoading, Mm35Error
 from mm35local.server.activity import Activity
 from mm35local.server.effort import EffortFields
+from mm35local.server.fetch import Fetcher
+from mm35local.server.images import ImageReader
 from mm35local.server.model import ServedModel
 from mm35local.types import SamplingParams
 
@@ -25,15 +27,18 @@ _ALMOST = 0.99
 
 
 class Service:
-    def __init__(self, engine: Engine, model: ServedModel) -> None:
+    def __init__(self, engine: Engine, model: ServedModel, fetcher: Fetcher | None = None) -> None:
         self.engine = engine
         self.model = model
         self.created = int(time.time())
         self.activity = Activity(engine)
+        self.images = ImageReader(model.image_grid, fetcher or Fetcher())
         self._dialect: asyncio.Task[Dialect] | None = None
 
     async def start(self) -> None:
-        self._dialect = asyncio.create_task(asyncio.to_thread(load_dialect, self.model.metadata, self.model.id))
+        has_vision = self.model.image_grid is not None
+        loading = asyncio.to_thread(load_dialect, self.model.metadata, self.model.id, has_vision=has_vision)
+        self._dialect = asyncio.create_task(loading)
         await self.engine.start()
 
     async def aclose(self) -> None:
