@@ -114,7 +114,7 @@ def _run(wish: Settings) -> None:
     try:
         prepared = prepare(wish)
         _introduce(prepared, wish)
-        engine = EngineClient(_engine_config(prepared, wish))
+        engine = EngineClient(engine_config(prepared, wish))
         origins = [origin for origin in map(str.strip, wish.cors.split(",")) if origin]
         hosts = LOOPBACK_HOSTS if _is_loopback(wish.host) else None
         app = create_app(
@@ -148,7 +148,8 @@ def _introduce(prepared: Prepared, wish: Settings) -> None:
     )
 
 
-def _engine_config(prepared: Prepared, wish: Settings) -> EngineConfig:
+def engine_config(prepared: Prepared, wish: Settings) -> EngineConfig:
+    """What the worker is to load, with the smaller plans behind it."""
     from mm35local.cli.prepare import wish_of
     from mm35local.models.plan import smaller_plans
 
