@@ -13,12 +13,14 @@ import typer
 
 from mm35local.cli.keys import api_keys
 from mm35local.cli.options import (
+    AllowPrivateImages,
     ApiKeys,
     Ctx,
     Draft,
     FlashAttention,
     Kv,
     KvStoreSize,
+    Mmproj,
     Model,
     Parallel,
     Rpc,
@@ -57,14 +59,8 @@ def serve(
         bool | None,
         typer.Option("--own-sampling", help="At high effort, keep the model's temperature whatever clients send."),
     ] = None,
-    mmproj: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="The model's vision part, for images; default: the one beside the model."),
-    ] = None,
-    allow_private_images: Annotated[
-        bool | None,
-        typer.Option("--allow-private-images", help="Fetch images from this machine and its network too."),
-    ] = None,
+    mmproj: Mmproj = None,
+    allow_private_images: AllowPrivateImages = None,
     ctx: Ctx = None,
     parallel: Parallel = None,
     threads: Threads = None,
@@ -101,8 +97,6 @@ def serve(
         gpu=gpu,
         rpc=",".join(rpc) if rpc else None,
     )
-    if not _is_loopback(wish.host) and not api_keys(wish):
-        raise UsageError(f"--host {wish.host} can be reached by others", "set a key: MM35_API_KEY=... mm35 serve")
     if exit_with_stdin:
         _end_with_stdin()
     _run(wish)
@@ -117,11 +111,13 @@ def _run(wish: Settings) -> None:
     from mm35local.server.listen import open_socket
     from mm35local.server.security import LOOPBACK_HOSTS
 
+    if not _is_loopback(wish.host) and not api_keys(wish):
+        raise UsageError(f"--host {wish.host} can be reached by others", "set a key: MM35_API_KEY=... mm35 serve")
     listener = open_socket(wish.host, wish.port)  # a taken port is said before anything is fetched or loaded
     try:
         prepared = prepare(wish)
         _introduce(prepared, wish)
-        engine = EngineClient(_engine_config(prepared, wish))
+        engine = EngineClient(engine_config(prepared, wish))
         origins = [origin for origin in map(str.strip, wish.cors.split(",")) if origin]
         hosts = LOOPBACK_HOSTS if _is_loopback(wish.host) else None
         app = create_app(
@@ -155,7 +151,8 @@ def _introduce(prepared: Prepared, wish: Settings) -> None:
     )
 
 
-def _engine_config(prepared: Prepared, wish: Settings) -> EngineConfig:
+def engine_config(prepared: Prepared, wish: Settings) -> EngineConfig:
+    """What the worker is to load, with the smaller plans behind it."""
     from mm35local.cli.prepare import wish_of
     from mm35local.models.plan import smaller_plans
 
