@@ -16,6 +16,14 @@ Model = Annotated[
     str | None,
     typer.Option("--model", "-m", metavar="NAME", help="A model of `mm35 models`, NAME:QUANT, or a .gguf file."),
 ]
+Mmproj = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="The model's vision part, for images; default: the one beside the model."),
+]
+AllowPrivateImages = Annotated[
+    bool | None,
+    typer.Option("--allow-private-images", help="Fetch images from this machine and its network too."),
+]
 Ctx = Annotated[
     int | None, typer.Option("--ctx", metavar="TOKENS", help="Context; default: what fits.", rich_help_panel=_ENGINE)
 ]

@@ -13,11 +13,13 @@ import typer
 
 from mm35local.cli.keys import api_keys
 from mm35local.cli.options import (
+    AllowPrivateImages,
     ApiKeys,
     Ctx,
     FlashAttention,
     Kv,
     KvStoreSize,
+    Mmproj,
     Model,
     Parallel,
     Rpc,
@@ -56,14 +58,8 @@ def serve(
         bool | None,
         typer.Option("--own-sampling", help="At high effort, keep the model's temperature whatever clients send."),
     ] = None,
-    mmproj: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="The model's vision part, for images; default: the one beside the model."),
-    ] = None,
-    allow_private_images: Annotated[
-        bool | None,
-        typer.Option("--allow-private-images", help="Fetch images from this machine and its network too."),
-    ] = None,
+    mmproj: Mmproj = None,
+    allow_private_images: AllowPrivateImages = None,
     ctx: Ctx = None,
     parallel: Parallel = None,
     threads: Threads = None,
@@ -98,8 +94,6 @@ def serve(
         gpu=gpu,
         rpc=",".join(rpc) if rpc else None,
     )
-    if not _is_loopback(wish.host) and not api_keys(wish):
-        raise UsageError(f"--host {wish.host} can be reached by others", "set a key: MM35_API_KEY=... mm35 serve")
     if exit_with_stdin:
         _end_with_stdin()
     _run(wish)
@@ -114,6 +108,8 @@ def _run(wish: Settings) -> None:
     from mm35local.server.listen import open_socket
     from mm35local.server.security import LOOPBACK_HOSTS
 
+    if not _is_loopback(wish.host) and not api_keys(wish):
+        raise UsageError(f"--host {wish.host} can be reached by others", "set a key: MM35_API_KEY=... mm35 serve")
     listener = open_socket(wish.host, wish.port)  # a taken port is said before anything is fetched or loaded
     try:
         prepared = prepare(wish)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from typing import Protocol
 
 from mm35local.engine.backend import Chunk
@@ -63,7 +64,8 @@ class NgramDrafter:
         if index is None:
             index = self._indexes[request.request_id] = NgramIndex(request.tokens)
         token_ids, agreement = index.propose(max_draft)
-        return Draft(tuple(token_ids), min(agreement.bit_length(), 5))
+        tokens = tuple(takewhile(lambda token_id: token_id >= 0, token_ids))  # up to where an image stands
+        return Draft(tokens, min(agreement.bit_length(), 5))
 
 
 @dataclass(slots=True)
