@@ -34,7 +34,7 @@ class ChatApp(App[None]):
             "ctrl+q",
             "quit",
             "Quit",
-            tooltip="Leave; a server that this chat started ends too, unless others use it",
+            tooltip="Leave; its own server ends, unless others use it",
             priority=True,
         ),
         Binding("f2", "light", "Light or dark", show=False),
