@@ -16,6 +16,7 @@ from mm35local.cli.options import (
     AllowPrivateImages,
     ApiKeys,
     Ctx,
+    Draft,
     FlashAttention,
     Kv,
     KvStoreSize,
@@ -67,6 +68,7 @@ def serve(
     kv_store_size: KvStoreSize = None,
     split: SplitMode = None,
     speculate: Speculate = None,
+    draft: Draft = None,
     flash_attention: FlashAttention = None,
     gpu: UseGpu = None,
     rpc: Rpc = None,
@@ -90,6 +92,7 @@ def serve(
         kv_store_size=kv_store_size,
         split=split,
         speculate=speculate,
+        draft=draft,
         flash_attention=flash_attention,
         gpu=gpu,
         rpc=",".join(rpc) if rpc else None,
@@ -114,7 +117,7 @@ def _run(wish: Settings) -> None:
     try:
         prepared = prepare(wish)
         _introduce(prepared, wish)
-        engine = EngineClient(_engine_config(prepared, wish))
+        engine = EngineClient(engine_config(prepared, wish))
         origins = [origin for origin in map(str.strip, wish.cors.split(",")) if origin]
         hosts = LOOPBACK_HOSTS if _is_loopback(wish.host) else None
         app = create_app(
@@ -148,7 +151,8 @@ def _introduce(prepared: Prepared, wish: Settings) -> None:
     )
 
 
-def _engine_config(prepared: Prepared, wish: Settings) -> EngineConfig:
+def engine_config(prepared: Prepared, wish: Settings) -> EngineConfig:
+    """What the worker is to load, with the smaller plans behind it."""
     from mm35local.cli.prepare import wish_of
     from mm35local.models.plan import smaller_plans
 
@@ -176,6 +180,7 @@ def _config(prepared: Prepared, wish: Settings, plan: Plan, fallbacks: tuple[Eng
         tensor_split=plan.tensor_split,
         main_gpu=prepared.machine.gpus.index(plan.gpus[0]) if plan.gpus else 0,
         speculate=wish.speculate,
+        draft_path=wish.draft,
         rpc=endpoints(wish) if plan.shares else (),
         planned=plan.buffer_bytes,
         mmproj_path=prepared.projector.path if prepared.projector else None,
