@@ -65,10 +65,26 @@ class _MemoryWriter(GGUFWriter):  # type: ignore[misc]
         self.state = WriterState.EMPTY
 
 
-def lay_out(architecture: str, metadata: Metadata, tensors: Sequence[TensorSpec]) -> GgufLayout:
+@dataclass(frozen=True, slots=True)
+class SplitPart:
+    """Which of several files this one is, in llama.cpp's own keys."""
+
+    number: int
+    count: int
+    num_tensors: int
+    """Of all files together."""
+
+
+def lay_out(
+    architecture: str, metadata: Metadata, tensors: Sequence[TensorSpec], split: SplitPart | None = None
+) -> GgufLayout:
     """Render the header and place the tensors in the given order, each aligned to 32 bytes."""
     writer = _MemoryWriter(None, architecture)
     _add_metadata(writer, metadata)
+    if split is not None:
+        writer.add_uint16("split.no", split.number)
+        writer.add_uint16("split.count", split.count)
+        writer.add_int32("split.tensors.count", split.num_tensors)
     for tensor in tensors:
         kind = GGMLQuantizationType(tensor.ggml_type)
         writer.add_tensor_info(tensor.name, tensor.shape, np.dtype(np.float32), tensor.num_bytes, kind)

@@ -58,6 +58,13 @@ class _Block:
         return self.num_rows * self.source_row_bytes
 
 
+def peak_bytes(num_threads: int, num_outputs: int) -> int:
+    """Memory of the blocks in flight, at most: each thread's decoding (float32, and a copy that interleaves heads, and
+    FP8's table lookup in 64-bit indices) and every block's bytes for every output (float32 at worst) until booked."""
+    decoding = _BLOCK_ELEMENTS * (1 + 4 + 4 + 8)
+    return num_threads * (decoding + _BLOCKS_PER_THREAD * num_outputs * _BLOCK_ELEMENTS * 4)
+
+
 class ShardReader:
     """Open shards, for reading at offsets from any thread."""
 
@@ -174,7 +181,7 @@ def _convert(block: _Block, reader: ShardReader) -> _Encoded:
     for output in block.outputs:
         kind = output.plan.types[block.index]
         if kind not in encoded:
-            encoded[kind] = quant.quantize_rows(kind, rows)
+            encoded[kind] = quant.quantize_rows(kind, rows, output.plan.importance(block.index))
         output.write(block.index, block.first_row * quant.row_bytes(kind, tensor.row_length), encoded[kind].data)
     return encoded
 

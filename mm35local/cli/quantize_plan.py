@@ -1,0 +1,44 @@
+"""`mm35 quantize --plan`: what a conversion would take, without starting it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mm35local.errors import GIB
+
+if TYPE_CHECKING:
+    from quantize.convert import Options
+
+
+def show_plan(
+    checkpoint: Path, folder: Path, quants: Sequence[str], options: Options, num_threads: int, as_json: bool
+) -> None:
+    """Raises what the conversion would raise before its first byte, too little disk included."""
+    from quantize.convert import plan_conversion
+    from quantize.estimate import estimate
+
+    plan = plan_conversion(checkpoint, folder, quants, options)
+    for warning in plan.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    needs = estimate(plan.decoder, plan.outputs, num_threads)
+    files = [(file.path, file.layout.num_bytes) for output in plan.outputs for file in output.files]
+    if as_json:
+        facts = {
+            "files": [{"path": str(path), "bytes": num_bytes} for path, num_bytes in files],
+            "source_bytes": plan.decoder.source_bytes,
+            "needed_bytes": needs.needed_bytes,
+            "free_bytes": needs.free_bytes,
+            "peak_bytes": needs.peak_bytes,
+            "seconds": round(needs.seconds, 1),
+        }
+        print(json.dumps(facts, indent=2))
+        return
+    for path, num_bytes in files:
+        print(f"{path}  {num_bytes / GIB:.2f} GiB")
+    print(f"disk: {needs.needed_bytes / GIB:.1f} GiB needed, {needs.free_bytes / GIB:.1f} GiB free")
+    print(f"memory: {needs.peak_bytes / GIB:.2f} GiB for blocks in flight on {needs.num_threads} cores")
+    print(f"time: {needs.seconds / 60:.1f} minutes if the disk keeps up")
