@@ -61,7 +61,7 @@ _BEYOND_LLAMA_CPP = ["नमस्ते दुनिया", "স্বাগ�
 The server encodes Mistral prompts by mistral-common, so this touches other programs that run our files."""
 
 
-_WITH_IMATRIX = ("IQ3_XXS", "IQ2_M", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S", "Q2_K_S")
+_WITH_IMATRIX = ("IQ3_XS", "IQ3_XXS", "IQ2_M", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S", "Q2_K_S")
 """llama.cpp refuses these without one."""
 _WITHOUT_IMATRIX = [name for name in FTYPES if name not in (*_WITH_IMATRIX, "F32")]
 
