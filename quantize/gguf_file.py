@@ -155,17 +155,8 @@ class GgufFile:
             os.fsync(self._fd)
 
     def digest(self) -> tuple[str, list[str]]:
-        """SHA-256 of the whole file and of each tensor, read back from the disk in one pass."""
-        os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)
-        whole, tensors, at = hashlib.sha256(), [], 0
-        for offset, num_bytes in zip(self.layout.offsets, self.layout.sizes, strict=True):
-            self._feed(at, offset, whole)
-            tensor = hashlib.sha256()
-            self._feed(offset, offset + num_bytes, whole, tensor)
-            tensors.append(tensor.hexdigest())
-            at = offset + num_bytes
-        self._feed(at, self.layout.num_bytes, whole)
-        return whole.hexdigest(), tensors
+        """See `digest`; nothing comes from the page cache where the system can drop it."""
+        return digest(self._fd, self.layout, self._partial)
 
     def publish(self) -> None:
         """Give it its final name, replacing an older file."""
@@ -185,11 +176,27 @@ class GgufFile:
                 written = os.pwrite(self._fd, data, offset)
                 data, offset = data[written:], offset + written
 
-    def _feed(self, begin: int, end: int, *hashes: Hash) -> None:
-        while begin < end:
-            data = os.pread(self._fd, min(_READ_BYTES, end - begin), begin)
-            if not data:
-                raise ConversionError(f"{self._partial} was cut short meanwhile", "give the same command again")
-            for one in hashes:
-                one.update(data)
-            begin += len(data)
+
+def digest(fd: int, layout: GgufLayout, path: Path) -> tuple[str, list[str]]:
+    """SHA-256 of a whole file and of each of its tensors, read from the disk in one pass."""
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    whole, tensors, at = hashlib.sha256(), [], 0
+    for offset, num_bytes in zip(layout.offsets, layout.sizes, strict=True):
+        _feed(fd, path, at, offset, whole)
+        tensor = hashlib.sha256()
+        _feed(fd, path, offset, offset + num_bytes, whole, tensor)
+        tensors.append(tensor.hexdigest())
+        at = offset + num_bytes
+    _feed(fd, path, at, layout.num_bytes, whole)
+    return whole.hexdigest(), tensors
+
+
+def _feed(fd: int, path: Path, begin: int, end: int, *hashes: Hash) -> None:
+    while begin < end:
+        data = os.pread(fd, min(_READ_BYTES, end - begin), begin)
+        if not data:
+            raise ConversionError(f"{path} was cut short meanwhile", "give the same command again")
+        for one in hashes:
+            one.update(data)
+        begin += len(data)

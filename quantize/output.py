@@ -62,6 +62,13 @@ class PlannedOutput:
     def journal_path(self) -> Path:
         return self.stem.with_name(self.stem.name + ".journal")
 
+    def place(self, tensor: int, row: int, num_rows: int) -> tuple[int, int, int]:
+        """Of one row of tensor number `tensor`, which has `num_rows`: (number of the file, offset in it, its bytes)."""
+        part = bisect_right([file.first_tensor for file in self.files], tensor) - 1
+        file = self.files[part]
+        row_bytes = file.layout.sizes[tensor - file.first_tensor] // num_rows
+        return part, file.layout.offsets[tensor - file.first_tensor] + row * row_bytes, row_bytes
+
     def importance(self, tensor: int) -> NDArray[np.float32] | None:
         """Weights of the columns of tensor number `tensor`, where an importance matrix speaks of it."""
         return self.imatrix.columns.get(self.tensor_names[tensor]) if self.imatrix else None

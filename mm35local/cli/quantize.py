@@ -13,7 +13,7 @@ import typer
 
 from mm35local.cli.console import byte_progress
 from mm35local.cli.options import Json, Threads
-from mm35local.cli.quantize_plan import show_plan
+from mm35local.cli.quantize_plan import prove, show_plan
 
 if TYPE_CHECKING:
     from quantize.make import ConvertedFile
@@ -46,6 +46,9 @@ def quantize(
         typer.Option("--split-max-size", metavar="SIZE", help="Several files of at most e.g. 40G of tensors each."),
     ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Only tell what it takes: bytes, disk, memory, time.")] = False,
+    proof: Annotated[
+        bool, typer.Option("--verify", help="Then read all again: hashes, distance from the source, a trial run.")
+    ] = False,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", metavar="DIR", help="Output folder; default: where mm35 looks for models."),
@@ -91,6 +94,8 @@ def quantize(
                 )
             num_skipped = result.num_skipped
             files += result.files
+            if proof:
+                prove(checkpoint, folder, to or [], options, threads or 0)
     if as_json:
         print(json.dumps([_fields(file) for file in files], indent=2))
         return

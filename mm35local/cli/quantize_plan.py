@@ -1,4 +1,4 @@
-"""`mm35 quantize --plan`: what a conversion would take, without starting it."""
+"""`mm35 quantize --plan` and `--verify`: what a conversion would take, and what it made."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mm35local.cli.console import byte_progress
 from mm35local.errors import GIB
 
 if TYPE_CHECKING:
@@ -42,3 +43,17 @@ def show_plan(
     print(f"disk: {needs.needed_bytes / GIB:.1f} GiB needed, {needs.free_bytes / GIB:.1f} GiB free")
     print(f"memory: {needs.peak_bytes / GIB:.2f} GiB for blocks in flight on {needs.num_threads} cores")
     print(f"time: {needs.seconds / 60:.1f} minutes if the disk keeps up")
+
+
+def prove(checkpoint: Path, folder: Path, quants: Sequence[str], options: Options, num_threads: int) -> None:
+    """Verify every output; the worst ten tensors of each go to stderr, all into NAME.report.json."""
+    from quantize.convert import plan_conversion
+    from quantize.verify import report_path, verify
+
+    plan = plan_conversion(checkpoint, folder, quants, options)
+    for output in plan.outputs:
+        with byte_progress(f"verifying {output.quant}") as progress:
+            report = verify(plan.decoder, output, num_threads=num_threads, on_progress=progress)
+        print(f"{output.quant}: hashes hold, llama.cpp runs it; {report_path(output)}; worst ten:", file=sys.stderr)
+        for tensor in report.worst():
+            print(f"  {tensor.relative_rmse:.5f}  {tensor.type_name:8}{tensor.name}", file=sys.stderr)
