@@ -28,6 +28,9 @@ static: $(VENV)/.dev ## what `check` does besides the tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+oracle: $(VENV)/.dev $(VENV)-oracle/.ready ## logits against transformers, quants against llama.cpp (torch: 1 GB, minutes)
+	GOMP_SPINCOUNT=0 $(BIN)/python -m bench.oracle --python $(VENV)-oracle/bin/python
+
 format: $(VENV)/.dev ## rewrite in the house format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -57,6 +60,13 @@ $(VENV)/.clients: $(VENV)/.dev $(CLIENTS)/requirements.txt $(CLIENTS)/node/packa
 	$(PYTHON) -m venv $(VENV)/clients
 	$(VENV)/clients/bin/python -m pip install --quiet --requirement $(CLIENTS)/requirements.txt
 	npm ci --prefix $(CLIENTS)/node
+	@touch $@
+
+# What the extra `oracle` lists, without ourselves: the reference side needs no llama.cpp.
+$(VENV)-oracle/.ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-oracle
+	$(BIN)/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['oracle'], sep='\n')" > $(VENV)-oracle/requirements.txt
+	$(VENV)-oracle/bin/python -m pip install --quiet --requirement $(VENV)-oracle/requirements.txt
 	@touch $@
 
 clean: ## remove the virtual environment and caches

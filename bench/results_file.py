@@ -26,7 +26,12 @@ def report(name: str, unit: str, samples: Mapping[str, Sequence[float]]) -> None
     for what, values in samples.items():
         table.add_row(what, *(f"{value:.3g}" for value in (min(values), statistics.median(values), max(values))))
     Console().print(table)
-    document = {"name": name, "unit": unit, "machine": machine(), "samples": {k: list(v) for k, v in samples.items()}}
+    write(name, {"unit": unit, "samples": {k: list(v) for k, v in samples.items()}})
+
+
+def write(name: str, figures: Mapping[str, object]) -> None:
+    """Keep the figures of one benchmark, with the machine's description, in results/NAME.json."""
+    document = {"name": name, "machine": machine(), **figures}
     (RESULTS / f"{name}.json").write_text(json.dumps(document, indent=2) + "\n")
 
 

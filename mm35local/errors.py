@@ -16,6 +16,7 @@ Mm35Error                      message (what was expected, what was found) and h
 ├── EngineError
 │   ├── EngineLoading          not ready yet: progress in 0..1
 │   ├── EngineOverloaded       the queue is full: limit
+│   ├── EngineClosing          no more requests are taken
 │   ├── LoadFailed             llama.cpp refused the model: detail
 │   ├── DecodeFailed           llama.cpp refused a batch: code
 │   │   ├── ImageFailed        the vision tower refused an image: detail
@@ -148,6 +149,11 @@ class EngineLoading(EngineError):
     def __init__(self, progress: float) -> None:
         super().__init__(f"the model is loading ({progress:.0%})", "try again in a moment; /health shows the progress")
         self.progress = progress
+
+
+class EngineClosing(EngineError):
+    def __init__(self) -> None:
+        super().__init__("the server is shutting down", "send the request again when it is back")
 
 
 class EngineOverloaded(EngineError):

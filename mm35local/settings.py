@@ -41,6 +41,10 @@ class Settings(BaseSettings):
 
     model: str | None = None
     """A name from models.toml, `name:QUANT`, or a .gguf path; None takes the best that fits."""
+    mmproj: Path | None = None
+    """The vision part of the model, for images; None takes the one beside the model's file, if there is one."""
+    allow_private_images: bool = False
+    """Fetch images from addresses of this machine and its network too, when a request points there."""
     host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=1, le=65535)
     api_key: SecretStr | None = None
@@ -65,6 +69,8 @@ class Settings(BaseSettings):
     """GiB on disk for the states of earlier conversations, which survive a restart; 0 keeps none."""
     split: Literal["none", "layer", "row", "tensor"] | None = None
     """How several GPUs share the model; None takes the fastest that fits."""
+    speculate: Literal["auto", "ngram", "off"] = "auto"
+    """Who guesses tokens ahead: auto and ngram look them up in the conversation, as long as that pays."""
     flash_attention: bool = True
     """Off only to look for a fault: needs far more memory, and KV must be f16."""
     rpc: str = ""

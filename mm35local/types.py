@@ -138,3 +138,7 @@ class Usage:
     num_prompt_tokens: int
     num_completion_tokens: int
     num_cached_tokens: int = 0
+    num_drafted: int = 0
+    """Tokens that were guessed ahead and computed."""
+    num_accepted: int = 0
+    """Those of them that sampling confirmed; they are part of the completion."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from gguf import GGMLQuantizationType, GGUFWriter
+from gguf import GGMLQuantizationType, GGUFValueType, GGUFWriter
 from gguf.gguf_writer import WriterState
 
 from mm35local.errors import ConversionError
@@ -101,6 +101,10 @@ def lay_out(
 
 def _add_metadata(writer: GGUFWriter, metadata: Metadata) -> None:
     for key, value in metadata.items():
+        if isinstance(value, np.uint16 | np.int32):
+            kind = GGUFValueType.UINT16 if isinstance(value, np.uint16) else GGUFValueType.INT32
+            writer.add_key_value(key, int(value), kind)
+            continue
         match value:
             case bool():
                 writer.add_bool(key, value)

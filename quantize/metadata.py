@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 import mm35local
 from mm35local.errors import CheckpointError
 from quantize.hyperparameters import Hyperparameters
@@ -11,7 +13,7 @@ from quantize.model_card import ModelCard
 from quantize.recipe import ARCHITECTURE, FTYPES
 from quantize.vocabulary import Vocabulary
 
-MetadataValue = str | bool | int | float | list[str] | list[int] | list[float]
+MetadataValue = str | bool | int | float | list[str] | list[int] | list[float] | np.uint16 | np.int32
 Metadata = dict[str, MetadataValue]
 
 _QUANTIZATION_VERSION = 2

@@ -21,6 +21,7 @@ SAMPLES = [
     errors.ContextLengthExceeded(10, 20, 16),
     errors.EngineLoading(0.5),
     errors.EngineOverloaded(3),
+    errors.EngineClosing(),
     errors.LoadFailed("f.gguf", "why"),
     errors.RpcError("far:50052", "does not answer"),
     errors.DecodeFailed(-3),

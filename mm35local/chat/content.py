@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from mm35local.chat.messages import ImageAt
 from mm35local.errors import RequestError
+from mm35local.types import Image
 
 _TEXT = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
 _THINKING = {"thinking": "thinking", "reasoning": "text", "reasoning_text": "text", "summary_text": "text"}
@@ -20,24 +22,29 @@ _UNREADABLE = ("redacted_thinking",)
 class Content:
     text: str = ""
     thinking: str = ""
+    images: tuple[ImageAt, ...] = ()
 
 
 def read_content(content: object, field: str) -> Content:
     """null, a string, or parts: OpenAI's (chat and responses), Mistral's thinking chunks, Anthropic's blocks.
 
-    `field` is the wire's name, for errors. Raises RequestError for a part that is neither text nor thinking.
+    Images are read by who may fetch and decode: their parts are `types.Image` here. `field` is the wire's name, for
+    errors. Raises RequestError for a part that is none of these.
     """
     if content is None or isinstance(content, str):
         return Content(content or "")
     if not isinstance(content, list):
         raise RequestError(f"{field} is a {type(content).__name__}: expected a string or a list of parts", field)
-    texts: list[str] = []
-    thoughts: list[str] = []
+    text, thinking = "", ""
+    images: list[ImageAt] = []
     for i, part in enumerate(content):
+        if isinstance(part, Image):
+            images.append(ImageAt(len(text), part))
+            continue
         found = _read_part(part, f"{field}.{i}")
-        texts.append(found.text)
-        thoughts.append(found.thinking)
-    return Content("".join(texts), "".join(thoughts))
+        text += found.text
+        thinking += found.thinking
+    return Content(text, thinking, tuple(images))
 
 
 def read_thinking(value: object, field: str) -> str:
@@ -66,7 +73,7 @@ def _read_part(part: object, field: str) -> Content:
     if kind in _UNREADABLE:
         return Content()
     if kind not in _TEXT:
-        raise RequestError(f"{field} is of type {kind!r}: only text is supported", field)
+        raise RequestError(f"{field} is of type {kind!r}: only text and images are supported", field)
     text = part.get(_TEXT[kind])
     if not isinstance(text, str):
         raise RequestError(f"{field} has no text", field)

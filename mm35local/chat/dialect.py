@@ -31,8 +31,16 @@ class Dialect(Protocol):
         """Does the model know `Conversation.tools`? Where it does not, they are not in the prompt."""
         ...
 
+    @property
+    def has_vision(self) -> bool:
+        """Do images have a place in the model's prompts, and the model eyes? Where not, `render` refuses them."""
+        ...
+
     def render(self, conversation: Conversation) -> tuple[str | int, ...]:
-        """The prompt: token ids, and text that is still to be tokenized (`Engine.tokenize`). Raises RequestError."""
+        """The prompt: token ids, and text that is still to be tokenized (`Engine.tokenize`).
+
+        Images stand there under their `row_ids`. Raises RequestError.
+        """
         ...
 
     def grammar(self, conversation: Conversation, wanted: ResponseFormat | None) -> AnswerGrammar:
@@ -47,10 +55,11 @@ class Dialect(Protocol):
         ...
 
 
-def load_dialect(metadata: Mapping[str, object], name: str) -> Dialect:
+def load_dialect(metadata: Mapping[str, object], name: str, *, has_vision: bool = False) -> Dialect:
     """The dialect of the GGUF with this metadata; `name` is the file's, for errors. Takes up to a second.
 
-    Mistral's own where the control tokens speak it, else the template in the file. Raises ModelFileError.
+    Mistral's own where the control tokens speak it, else the template in the file. `has_vision`: a vision tower is
+    loaded beside it. Raises ModelFileError.
     """
     vocabulary = Vocabulary.from_metadata(metadata, name)
     if _is_tekken(metadata):
@@ -59,7 +68,7 @@ def load_dialect(metadata: Mapping[str, object], name: str) -> Dialect:
 
         version = tekken_version(vocabulary)
         if version is not None:
-            return MistralDialect(vocabulary, version, name)
+            return MistralDialect(vocabulary, version, name, has_vision=has_vision)
     return _template_dialect(metadata, vocabulary, name)
 
 

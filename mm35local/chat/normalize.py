@@ -14,11 +14,12 @@ from dataclasses import dataclass, replace
 
 from mm35local.chat.call_ids import CallIds
 from mm35local.chat.calls import UNKNOWN, OpenCalls, legal_call
-from mm35local.chat.messages import Message, Role
+from mm35local.chat.messages import ImageAt, Message, Role, shifted
 from mm35local.chat.notes import Change, Note
 from mm35local.chat.tools import ToolCall
 from mm35local.chat.unicode import without_half_characters
 from mm35local.errors import RequestError
+from mm35local.types import Image
 
 BRIDGE = "Understood."
 _SYSTEM = (Role.SYSTEM, Role.DEVELOPER)
@@ -44,7 +45,7 @@ def normalize(messages: Sequence[Message]) -> History:
     for i, message in enumerate(messages):
         reader.index = i
         if i < num_system:
-            reader.system(message.content)
+            reader.system(message)
         else:
             reader.read(message)
     return reader.end()
@@ -63,8 +64,12 @@ class _Reader:
         """Of every call so far, by the id the client gave it."""
         self._open: OpenCalls | None = None
         """Results still to come; they are not yet among the turns."""
+        self._carried: list[Image] = []
+        """Images on the way to the next user message."""
 
-    def system(self, text: str) -> None:
+    def system(self, message: Message) -> None:
+        text = message.content
+        self._carry(message)
         if text:
             self._system.append(self._whole(text))
         if len(self._system) > 1 and text:
@@ -81,8 +86,8 @@ class _Reader:
 
     def end(self) -> History:
         self._close()
-        if not self._turns:
-            self._turns.append(Message(Role.USER))
+        if not self._turns or self._carried:
+            self._user(Message(Role.USER))
         system = (Message(Role.SYSTEM, _JOINT.join(self._system)),) if self._system else ()
         return History((*system, *self._turns), tuple(self._notes))
 
@@ -93,9 +98,18 @@ class _Reader:
         if self._last_role is Role.TOOL:
             self._turns.append(Message(Role.ASSISTANT, BRIDGE))
             self._note(Change.BRIDGED)
-        self._append(Message(Role.USER, self._whole(message.content)))
+        carried = tuple(ImageAt(0, image) for image in self._carried)
+        self._carried.clear()
+        turn = self._whole_message(message)
+        self._append(Message(Role.USER, turn.content, images=(*carried, *turn.images)))
+
+    def _carry(self, message: Message) -> None:
+        if message.images:
+            self._carried += [each.image for each in message.images]
+            self._note(Change.IMAGE_MOVED)
 
     def _assistant(self, message: Message) -> None:
+        self._carry(message)
         if not (message.content or message.thinking or message.tool_calls):
             self._note(Change.LEFT_OUT)
             return
@@ -122,7 +136,7 @@ class _Reader:
         if place is None:
             place = self._call_for(message)
         assert self._open is not None, "the result's call is open"
-        self._open.answer(place, replace(message, content=self._whole(message.content)))
+        self._open.answer(place, self._whole_message(message))
 
     def _place(self, message: Message) -> int | None:
         """Of the call that the result answers; None where there is none."""
@@ -179,13 +193,34 @@ class _Reader:
             self._note(Change.REPAIRED)
         return whole
 
+    def _whole_message(self, message: Message) -> Message:
+        """Images stay where they are between the words, however those are repaired."""
+        if not message.images:
+            return replace(message, content=self._whole(message.content))
+        content = ""
+        images: list[ImageAt] = []
+        for part in message.parts:
+            if isinstance(part, Image):
+                images.append(ImageAt(len(content), part))
+            else:
+                content += self._whole(part)
+        return replace(message, content=content, images=tuple(images))
+
     def _note(self, change: Change) -> None:
         self._notes.append(Note(change, self.index))
 
 
 def _join(first: Message, second: Message) -> Message:
+    """A blank line stands between two texts that would else touch."""
+    is_parted = any(each.offset == len(first.content) for each in first.images) or any(
+        each.offset == 0 for each in second.images
+    )
+    joint = _JOINT if first.content and second.content and not is_parted else ""
+    content = first.content + joint + second.content
+    shift = len(content) - len(second.content)
     return replace(
         first,
-        content=_JOINT.join(filter(None, (first.content, second.content))),
+        content=content,
         thinking=_JOINT.join(filter(None, (first.thinking, second.thinking))),
+        images=first.images + shifted(second.images, shift),
     )

@@ -29,6 +29,8 @@ class Change(StrEnum):
     """Results in another order than their calls."""
     ID_MAPPED = "id_mapped"
     """A call's id was not nine letters and digits, or not the only one of its kind."""
+    IMAGE_MOVED = "image_moved"
+    """Images of a system prompt or an answer stand in the next user message: no other may have them."""
     REPAIRED = "repaired"
     """A call without a name, or whose arguments are no JSON object; or text with half a character in it."""
 

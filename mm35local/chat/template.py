@@ -24,7 +24,7 @@ from mm35local.chat.grammar import (
     raw_rule,
 )
 from mm35local.chat.literals import ControlLiterals, absent_marker
-from mm35local.chat.messages import Conversation, Effort, Message, Role
+from mm35local.chat.messages import Conversation, Effort, Message, Role, no_vision
 from mm35local.chat.normalize import normalize
 from mm35local.chat.parser import Parser, TextParser
 from mm35local.chat.response_format import RawGrammar, ResponseFormat
@@ -72,7 +72,14 @@ class TemplateDialect:
     def has_tools(self) -> bool:
         return self._has_tools
 
+    @property
+    def has_vision(self) -> bool:
+        """How other families write images into a prompt is not known here."""
+        return False
+
     def render(self, conversation: Conversation) -> tuple[str | int, ...]:
+        if conversation.images:
+            raise no_vision()
         messages = normalize(conversation.messages).messages
         if not self._has_tools:
             messages = without_tools(messages)

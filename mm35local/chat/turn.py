@@ -163,7 +163,7 @@ async def _encode(engine: api.Engine, dialect: Dialect, conversation: Conversati
         ids = tuple(await engine.tokenize(parts))
     if not ids:
         raise RequestError("the messages make an empty prompt", "messages", hint="send a user message with some text")
-    return Prompt(ids)
+    return Prompt(ids, conversation.images)
 
 
 def _check_length(prompt: Prompt, params: SamplingParams, info: api.EngineInfo | None) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from mm35local import __version__
-from mm35local.cli import chat, doctor, inspect, models, plan, quantize, rpc_worker, serve
+from mm35local.cli import bench, chat, connect, doctor, inspect, models, plan, quantize, rpc_worker, serve
 from mm35local.errors import Mm35Error, UsageError
 
 # \b keeps the line breaks as they stand
@@ -40,8 +40,10 @@ quantize.register(app)
 models.register(app)
 plan.register(app)
 inspect.register(app)
+connect.register(app)
 doctor.register(app)
 rpc_worker.register(app)
+bench.register(app)
 
 
 def _show_version(is_wanted: bool) -> None:

@@ -6,7 +6,10 @@ import asyncio
 import os
 import socket
 import sys
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,7 +18,7 @@ from mm35local.cli.options import ApiKey, Ctx, Json, Model, Threads, UseGpu, set
 from mm35local.errors import ServerError, UsageError
 
 if TYPE_CHECKING:
-    from mm35local.settings import Settings
+    from mm35local.settings import ChatSettings, Settings
     from mm35local.tui.attach import Launch
     from mm35local.tui.options import ChatOptions
 
@@ -34,6 +37,10 @@ def chat(
     url: Annotated[str | None, typer.Option(metavar="URL", help="A server elsewhere; none is started.")] = None,
     api_key: ApiKey = None,
     continue_last: Annotated[bool, typer.Option("--continue", "-c", help="Go on with the last conversation.")] = False,
+    image: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="Send an image along with -p, repeatable.")
+    ] = None,
+    web: Annotated[bool, typer.Option("--web", help="The chat in a browser, on this machine only.")] = False,
     as_json: Json = False,
     system: Annotated[
         str | None, typer.Option(metavar="TEXT", help="The system prompt.", rich_help_panel=_ANSWER)
@@ -51,16 +58,22 @@ def chat(
     threads: Threads = None,
     gpu: UseGpu = None,
 ) -> int:
-    """Chat in the terminal. Uses the server that runs, or starts one."""
+    """Chat in the terminal. Uses the server that runs, or starts one.
+
+    With -p: exit code 0 once the answer is there, 1 for an error, 2 for wrong usage, 130 if it was interrupted.
+    """
     if effort not in (None, "none", "high"):
         raise UsageError(f"--effort {effort}: the model knows none and high", "leave it out for none")
-    if as_json and prompt is None and sys.stdin.isatty():
+    is_piped = prompt is not None or not sys.stdin.isatty()
+    if as_json and not is_piped:
         raise UsageError("--json prints one answer's events", 'add the question: mm35 chat --json -p "..."')
-    if continue_last and prompt is not None:
-        raise UsageError("--continue opens the terminal chat, -p answers once", "leave one of them out")
+    if image and not is_piped:
+        raise UsageError("--image goes with -p", "in the terminal chat, @ and /attach send images")
     from mm35local import paths
     from mm35local.tui.options import ChatOptions
 
+    if web:
+        return _web()
     wish = settings(model=model, api_key=api_key, ctx=ctx, threads=threads, gpu=gpu)
     question = _question(prompt)
     launch, reason = (None, None) if url else _launch(wish)
@@ -69,22 +82,31 @@ def chat(
         api_key=first_key(wish),
         launch=launch,
         history_path=paths.history_file(),
-        system=wish.chat.system or None if system is None else system,
-        effort=effort or wish.chat.effort,
-        temperature=wish.chat.temperature if temperature is None else temperature,
-        top_p=wish.chat.top_p,
-        max_tokens=max_tokens or wish.chat.max_tokens,
-        theme=wish.chat.theme,
-        keys=wish.chat.keys,
-        presets=wish.chat.presets,
         settings_path=paths.settings_file(),
         continue_last=continue_last,
         reason=reason,
     )
-    return _run(question, options, as_json)
+    given = {"system": system, "effort": effort, "temperature": temperature, "max_tokens": max_tokens}
+    return _run(question, preferred(options, wish.chat, given), as_json, image or [])
 
 
-def _run(question: str | None, options: ChatOptions, as_json: bool) -> int:
+def preferred(options: ChatOptions, kept: ChatSettings, given: Mapping[str, Any]) -> ChatOptions:
+    """What was given on the command line, else what the settings file keeps."""
+    names = ("system", "effort", "temperature", "top_p", "max_tokens")
+    chosen = {name: getattr(kept, name) if given.get(name) is None else given[name] for name in names}
+    chosen["system"] = chosen["system"] or None
+    return replace(options, **chosen, theme=kept.theme, keys=kept.keys, presets=kept.presets)
+
+
+def _web() -> int:
+    """The same command line without --web, once for each browser tab."""
+    from mm35local.tui.web import serve_web
+
+    arguments = [argument for argument in sys.argv[1:] if argument != "--web"]
+    return serve_web([sys.executable, "-m", "mm35local", *arguments], _any_free_port("127.0.0.1"))
+
+
+def _run(question: str | None, options: ChatOptions, as_json: bool, images: list[Path]) -> int:
     if question is None:
         from mm35local.tui.app import run_chat
 
@@ -93,7 +115,7 @@ def _run(question: str | None, options: ChatOptions, as_json: bool) -> int:
 
     if options.reason:
         print(options.reason, file=sys.stderr)
-    return run_print(question, options, json_events=as_json)
+    return run_print(question, options, json_events=as_json, images=images)
 
 
 def _question(prompt: str | None) -> str | None:

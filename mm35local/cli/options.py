@@ -16,6 +16,14 @@ Model = Annotated[
     str | None,
     typer.Option("--model", "-m", metavar="NAME", help="A model of `mm35 models`, NAME:QUANT, or a .gguf file."),
 ]
+Mmproj = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="The model's vision part, for images; default: the one beside the model."),
+]
+AllowPrivateImages = Annotated[
+    bool | None,
+    typer.Option("--allow-private-images", help="Fetch images from this machine and its network too."),
+]
 Ctx = Annotated[
     int | None, typer.Option("--ctx", metavar="TOKENS", help="Context; default: what fits.", rich_help_panel=_ENGINE)
 ]
@@ -38,6 +46,12 @@ SplitMode = Annotated[
 FlashAttention = Annotated[
     bool | None,
     typer.Option("--flash-attention/--no-flash-attention", help="Off needs far more memory.", rich_help_panel=_ENGINE),
+]
+Speculate = Annotated[
+    str | None,
+    typer.Option(
+        "--speculate", metavar="auto|ngram|off", help="Guess tokens ahead where it pays.", rich_help_panel=_ENGINE
+    ),
 ]
 Rpc = Annotated[
     list[str] | None,

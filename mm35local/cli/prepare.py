@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mm35local.models.gguf_header import GgufHeader
     from mm35local.models.gpus import Machine
     from mm35local.models.plan import Plan, Wish
+    from mm35local.models.projector import Projector
     from mm35local.models.select import Choice
     from mm35local.settings import Settings
 
@@ -31,6 +32,8 @@ class Prepared:
     machine: Machine
     faults: tuple[Fault, ...]
     """Mistakes in the file's header, which loading corrects."""
+    projector: Projector | None = None
+    """The vision part."""
 
 
 def catalog() -> Catalog:
@@ -72,6 +75,7 @@ def prepare(settings: Settings) -> Prepared:
     from mm35local.models.gguf_header import read_header
     from mm35local.models.gpus import detect_machine
     from mm35local.models.plan import make_plan
+    from mm35local.models.projector import find_projector, read_projector
     from mm35local.models.remote import with_remote
 
     if settings.rpc and settings.gpu is False:
@@ -79,8 +83,9 @@ def prepare(settings: Settings) -> Prepared:
     machine = with_remote(detect_machine(), endpoints(settings))
     choice = choose(settings.model)
     header = read_header(fetch(choice))
-    plan = make_plan(from_header(header), machine, wish_of(settings))
-    return Prepared(choice, header, plan, machine, find_faults(header))
+    projector = read_projector(settings.mmproj, header) if settings.mmproj else find_projector(header)
+    plan = make_plan(from_header(header), machine, wish_of(settings, projector))
+    return Prepared(choice, header, plan, machine, find_faults(header), projector)
 
 
 def endpoints(settings: Settings) -> tuple[str, ...]:
@@ -88,7 +93,7 @@ def endpoints(settings: Settings) -> tuple[str, ...]:
     return tuple(dict.fromkeys(filter(None, map(str.strip, settings.rpc.split(",")))))
 
 
-def wish_of(settings: Settings) -> Wish:
+def wish_of(settings: Settings, projector: Projector | None = None) -> Wish:
     """The part of the settings that the planner reads."""
     from mm35local.models.plan import Wish
     from mm35local.models.split import Split
@@ -98,5 +103,7 @@ def wish_of(settings: Settings) -> Wish:
         kv_type=settings.kv,
         split=Split(settings.split) if settings.split else None,
         use_gpu=settings.gpu,
+        num_slots=settings.parallel,
         flash_attention=settings.flash_attention,
+        mmproj_bytes=projector.num_bytes if projector else 0,
     )

@@ -13,14 +13,17 @@ import typer
 
 from mm35local.cli.keys import api_keys
 from mm35local.cli.options import (
+    AllowPrivateImages,
     ApiKeys,
     Ctx,
     FlashAttention,
     Kv,
     KvStoreSize,
+    Mmproj,
     Model,
     Parallel,
     Rpc,
+    Speculate,
     SplitMode,
     Threads,
     UseGpu,
@@ -55,12 +58,15 @@ def serve(
         bool | None,
         typer.Option("--own-sampling", help="At high effort, keep the model's temperature whatever clients send."),
     ] = None,
+    mmproj: Mmproj = None,
+    allow_private_images: AllowPrivateImages = None,
     ctx: Ctx = None,
     parallel: Parallel = None,
     threads: Threads = None,
     kv: Kv = None,
     kv_store_size: KvStoreSize = None,
     split: SplitMode = None,
+    speculate: Speculate = None,
     flash_attention: FlashAttention = None,
     gpu: UseGpu = None,
     rpc: Rpc = None,
@@ -75,18 +81,19 @@ def serve(
         api_key_file=api_key_file,
         cors=cors,
         own_sampling=own_sampling,
+        mmproj=mmproj,
+        allow_private_images=allow_private_images,
         ctx=ctx,
         parallel=parallel,
         threads=threads,
         kv=kv,
         kv_store_size=kv_store_size,
         split=split,
+        speculate=speculate,
         flash_attention=flash_attention,
         gpu=gpu,
         rpc=",".join(rpc) if rpc else None,
     )
-    if not _is_loopback(wish.host) and not api_keys(wish):
-        raise UsageError(f"--host {wish.host} can be reached by others", "set a key: MM35_API_KEY=... mm35 serve")
     if exit_with_stdin:
         _end_with_stdin()
     _run(wish)
@@ -97,17 +104,27 @@ def _run(wish: Settings) -> None:
     from mm35local.cli.serving import run_server
     from mm35local.engine.client import EngineClient
     from mm35local.server.app import create_app
+    from mm35local.server.fetch import Fetcher
     from mm35local.server.listen import open_socket
     from mm35local.server.security import LOOPBACK_HOSTS
 
+    if not _is_loopback(wish.host) and not api_keys(wish):
+        raise UsageError(f"--host {wish.host} can be reached by others", "set a key: MM35_API_KEY=... mm35 serve")
     listener = open_socket(wish.host, wish.port)  # a taken port is said before anything is fetched or loaded
     try:
         prepared = prepare(wish)
         _introduce(prepared, wish)
-        engine = EngineClient(_engine_config(prepared, wish))
+        engine = EngineClient(engine_config(prepared, wish))
         origins = [origin for origin in map(str.strip, wish.cors.split(",")) if origin]
         hosts = LOOPBACK_HOSTS if _is_loopback(wish.host) else None
-        app = create_app(engine, _served_model(prepared, wish), api_keys=api_keys(wish), origins=origins, hosts=hosts)
+        app = create_app(
+            engine,
+            _served_model(prepared, wish),
+            api_keys=api_keys(wish),
+            origins=origins,
+            hosts=hosts,
+            fetcher=Fetcher(wish.allow_private_images),
+        )
         run_server(app, engine, listener, prepared.header.file_bytes)
     finally:
         listener.close()
@@ -121,6 +138,8 @@ def _introduce(prepared: Prepared, wish: Settings) -> None:
         print(choice.reason, file=sys.stderr)
     for fault in prepared.faults:
         print(f"WARNING: {choice.path.name}: {fault}", file=sys.stderr)
+    if prepared.projector:
+        print(f"sees images: {prepared.projector.path.name}", file=sys.stderr)
     place = "GPU memory" if plan.n_gpu_layers else "RAM"
     print(
         f"{choice.path.name}: context {plan.n_ctx:,} ({plan.kv_type}), {plan.needed_bytes / GIB:.1f} GiB of {place}, "
@@ -129,11 +148,12 @@ def _introduce(prepared: Prepared, wish: Settings) -> None:
     )
 
 
-def _engine_config(prepared: Prepared, wish: Settings) -> EngineConfig:
+def engine_config(prepared: Prepared, wish: Settings) -> EngineConfig:
+    """What the worker is to load, with the smaller plans behind it."""
     from mm35local.cli.prepare import wish_of
     from mm35local.models.plan import smaller_plans
 
-    smaller = smaller_plans(prepared.plan.geometry, prepared.machine, wish_of(wish), prepared.plan)
+    smaller = smaller_plans(prepared.plan.geometry, prepared.machine, wish_of(wish, prepared.projector), prepared.plan)
     return _config(prepared, wish, prepared.plan, tuple(_config(prepared, wish, plan) for plan in smaller))
 
 
@@ -141,6 +161,7 @@ def _config(prepared: Prepared, wish: Settings, plan: Plan, fallbacks: tuple[Eng
     from mm35local import paths
     from mm35local.cli.prepare import endpoints
     from mm35local.engine.api import EngineConfig
+    from mm35local.types import ImageGrid
 
     return EngineConfig(
         model_path=prepared.choice.path,
@@ -155,8 +176,11 @@ def _config(prepared: Prepared, wish: Settings, plan: Plan, fallbacks: tuple[Eng
         split=plan.split,
         tensor_split=plan.tensor_split,
         main_gpu=prepared.machine.gpus.index(plan.gpus[0]) if plan.gpus else 0,
+        speculate=wish.speculate,
         rpc=endpoints(wish) if plan.shares else (),
         planned=plan.buffer_bytes,
+        mmproj_path=prepared.projector.path if prepared.projector else None,
+        image_grid=prepared.projector.grid if prepared.projector else ImageGrid(),
         kv_store_dir=paths.kv_store_dir(),
         kv_store_bytes=round(wish.kv_store_size * GIB),
         overrides=tuple((fault.key, fault.right) for fault in prepared.faults),
@@ -182,6 +206,7 @@ def _served_model(prepared: Prepared, wish: Settings) -> ServedModel:
         },
         license=choice.entry.licence if choice.entry else str(header.metadata.get("general.license", "")) or None,
         reason=choice.reason,
+        image_grid=prepared.projector.grid if prepared.projector else None,
         thinking_field=wish.thinking_field,
         keeps_own_sampling=wish.own_sampling,
     )

@@ -41,6 +41,8 @@ class EngineConfig:
     """Each GPU's part, in PCI order; empty leaves it to llama.cpp."""
     main_gpu: int = 0
     """The GPU that holds all with split none."""
+    speculate: str = "auto"
+    """Who guesses tokens ahead: auto (n-gram lookup while it pays), ngram (the same) or off."""
     rpc: tuple[str, ...] = ()
     """host:port of `mm35 rpc-worker`s, whose devices count after the GPUs of this machine."""
     mmproj_path: Path | None = None

@@ -53,7 +53,10 @@ class ConstraintCompiler:
 
 
 class Constraint:
-    """One answer's place in its grammar: `mask`, sample, `feed`, and `rewind` for tokens that are taken back."""
+    """One answer's place in its grammar: `prepare` masks, `mask` logits, sample, `feed`.
+
+    prepare([d1, d2])      masks:  0 what may come now    1 what may come after d1    2 after d1 d2
+    """
 
     def __init__(
         self, matcher: LLMatcher, grammar: Grammar, n_vocab: int, eos_id: int, eog_ids: npt.NDArray[np.intp]
@@ -63,44 +66,70 @@ class Constraint:
         self._eos_id = eos_id
         self._eog_ids = eog_ids
         self._is_off = False
+        self._problem: str | None = None
         self._bits = np.zeros((n_vocab + 31) // 32 * 4, dtype=np.uint8)
-        self._bias = np.zeros((len(self._bits), _BITS), dtype=np.float32)
+        self._biases: list[npt.NDArray[np.float32]] = []
+        self._num_prepared = 0
         self._bias_of_byte = _bias_of_byte()
 
-    def mask(self, logits: npt.NDArray[np.float32]) -> None:
-        """Sets `logits`, f32[n_vocab], to -inf in place where the grammar does not go on.
+    def prepare(self, drafts: Sequence[int] = ()) -> None:
+        """Make the mask of the next token, and those behind each draft up to the first that the grammar forbids.
 
-        Raises GrammarFailed if it cannot be followed any more and is required.
+        Leaves the place where it was. May run in another thread while nothing else is asked of this constraint.
+        """
+        self._num_prepared = 0
+        if self._is_off or not self._prepare_one(self._matcher):
+            return
+        scout = self._matcher.deep_copy() if drafts else self._matcher
+        for draft in drafts:
+            if not self._may_come(draft):
+                break
+            scout.consume_token(draft)
+            if not self._prepare_one(scout):
+                break
+
+    def check(self) -> None:
+        """Raises GrammarFailed if the grammar cannot be followed any more and is required."""
+        if self._problem is not None and self._num_prepared == 0:
+            if self._is_required:
+                raise GrammarFailed(self._problem)
+            self._is_off = True
+
+    def mask(self, logits: npt.NDArray[np.float32], number: int = 0) -> bool:
+        """Sets `logits`, f32[n_vocab], to -inf in place where the grammar does not go on behind `number` drafts.
+
+        False: that mask was not prepared, so nothing may be sampled.
         """
         if self._is_off:
-            return
-        self._matcher.unsafe_compute_mask_ptr(self._bits.ctypes.data, self._bits.nbytes)
-        if self._is_lost():
-            return
-        np.take(self._bias_of_byte, self._bits, axis=0, out=self._bias, mode="clip")
-        bias = self._bias.reshape(-1)[: len(logits)]
-        if bias[self._eos_id] == 0:
-            bias[self._eog_ids] = 0
-        logits += bias
+            return True
+        if number >= self._num_prepared:
+            return False
+        logits += self._biases[number][: len(logits)]
+        return True
 
     def feed(self, token_id: int) -> None:
         """The answer goes on with `token_id`."""
         if not self._is_off and token_id not in self._eog_ids:
             self._matcher.consume_token(token_id)
 
-    def rewind(self, num_tokens: int) -> None:
-        """The last `num_tokens` that were fed are taken back."""
-        if not self._is_off:
-            self._matcher.rollback(num_tokens)
-
-    def _is_lost(self) -> bool:
-        """Did llguidance give up?"""
-        if not self._matcher.is_error():
+    def _prepare_one(self, matcher: LLMatcher) -> bool:
+        """The mask of the matcher's place; False where llguidance gives up."""
+        matcher.unsafe_compute_mask_ptr(self._bits.ctypes.data, self._bits.nbytes)
+        if matcher.is_error():
+            self._problem = matcher.get_error().partition("\n")[0]
             return False
-        if self._is_required:
-            raise GrammarFailed(self._matcher.get_error().partition("\n")[0])
-        self._is_off = True
+        if self._num_prepared == len(self._biases):
+            self._biases.append(np.empty(len(self._bits) * _BITS, dtype=np.float32))
+        bias = self._biases[self._num_prepared]
+        np.take(self._bias_of_byte, self._bits, axis=0, out=bias.reshape(-1, _BITS), mode="clip")
+        if bias[self._eos_id] == 0:
+            bias[self._eog_ids] = 0
+        self._num_prepared += 1
         return True
+
+    def _may_come(self, draft: int) -> bool:
+        """Does the mask just made let `draft` come, and something behind it?"""
+        return bool(self._biases[self._num_prepared - 1][draft] == 0) and draft not in self._eog_ids
 
 
 def _bias_of_byte() -> npt.NDArray[np.float32]:

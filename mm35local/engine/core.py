@@ -18,6 +18,7 @@ from mm35local.engine.pace import Pace
 from mm35local.engine.prefix_cache import Hit, num_common
 from mm35local.engine.request import Request, accept
 from mm35local.engine.scheduler import num_reserved, pass_over, schedule
+from mm35local.engine.speculation import Speculator
 from mm35local.errors import DecodeFailed, EngineOverloaded, Mm35Error, RequestError
 from mm35local.types import FinishReason, TokenLogprobs
 
@@ -38,8 +39,11 @@ class EngineCore:
         max_waiting: int,
         store: KvStore | None = None,
         clock: Callable[[], float] = time.monotonic,
+        speculator: Speculator | None = None,
     ) -> None:
+        """Without a `speculator` nothing is guessed."""
         self._backend = backend
+        self._speculator = speculator or Speculator(())
         self._n_ctx = n_ctx
         self._n_batch = n_batch
         self._max_waiting = max_waiting
@@ -101,7 +105,7 @@ class EngineCore:
         pass_over(self._running.values(), plan.chunks)
         for request in plan.preempted:
             self._preempt(request)
-        self._compute(plan.chunks)
+        self._compute(self._speculator.add_drafts(plan.chunks, self._running, self._room_for_drafts(plan.chunks)))
         return self.take_events()
 
     def take_events(self) -> list[RequestEvent]:
@@ -200,6 +204,11 @@ class EngineCore:
         self._release(request)
         bisect.insort(self._waiting, request, key=lambda waiting: waiting.arrival)
 
+    def _room_for_drafts(self, chunks: Sequence[Chunk]) -> int:
+        """Rows that this step could have more."""
+        num_free = self._n_ctx - self._num_held(self._running.values())
+        return min(self._n_batch, num_free) - sum(chunk.num_rows for chunk in chunks)
+
     def _num_held(self, requests: Collection[Request]) -> int:
         """Cells that these running requests hold, shared ones counted once."""
         return self._pool.num_held([request.slot for request in requests if request.slot is not None])
@@ -221,9 +230,11 @@ class EngineCore:
     def _timed_compute(self, chunks: Sequence[Chunk]) -> list[tuple[int, ...]]:
         started = self._clock()
         sampled = self._backend.compute(chunks)
+        seconds = self._clock() - started
         num_stream_rows = sum(chunk.num_rows for chunk in chunks if chunk.wants_token)
         num_rows = sum(chunk.num_rows for chunk in chunks)
-        self._pace.observe(num_stream_rows, num_rows - num_stream_rows, self._clock() - started)
+        self._pace.observe(num_stream_rows, num_rows - num_stream_rows, seconds)
+        self._speculator.record_step(num_rows, seconds)
         return sampled
 
     def _recover(self, chunks: Sequence[Chunk], error: DecodeFailed) -> Sequence[Chunk]:
@@ -273,12 +284,18 @@ class EngineCore:
 
     def _append(self, request: Request, chunk: Chunk, sampled: tuple[int, ...]) -> None:
         """The answer goes on with `sampled`, as far as it may; all but the last of them are computed already."""
+        self._speculator.observe(chunk, sampled)
+        request.num_drafted += len(chunk.drafts)
+        request.num_accepted += min(len(sampled) - 1, len(chunk.drafts))
         answer, reason = self._cut(request, sampled)
         self._advance(request, answer[: len(sampled) - 1])
         request.tokens += answer
         if request.num_computed < chunk.start + chunk.num_rows:
             assert request.slot is not None, "it is running"
-            request.num_computed = self._pool.trim(request.slot, request.num_computed)
+            num_kept = self._pool.trim(request.slot, request.num_computed)
+            if num_kept < request.num_computed:
+                self._speculator.give_up()  # an architecture that cannot forget a part would compute all again
+            request.num_computed = num_kept
         if answer:
             self._events.append(Tokens(request.request_id, answer, self._logprobs(request)[: len(answer)]))
         if reason is not None:
@@ -312,6 +329,7 @@ class EngineCore:
         else:
             self._release(request)
         self._backend.close(request.request_id)
+        self._speculator.close(request.request_id)
 
     def _release(self, request: Request) -> None:
         """The request leaves its slot; its computed tokens stay there until somebody needs the cells."""

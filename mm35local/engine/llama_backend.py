@@ -7,7 +7,8 @@ answer on an idle engine, but a busy one may choose otherwise where two tokens a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,6 +70,7 @@ class LlamaBackend:
         self._image_grid = config.image_grid if self._sight else None
         self._samplers: dict[int, Sampler] = {}
         self._compiler: ConstraintCompiler | None = None
+        self._mask_thread = ThreadPoolExecutor(1, "masks")
         self._constraints: dict[int, Constraint] = {}
         self._logprobs: dict[int, LogprobsReader] = {}
         self._prefilling: tuple[int, ...] = ()
@@ -136,35 +138,55 @@ class LlamaBackend:
     def _compute_tokens(self, chunks: Sequence[Chunk]) -> list[tuple[int, ...]]:
         if not chunks:
             return []
-        self._batch.clear()
-        rows = [
-            self._batch.add(chunk.slot, chunk.start, chunk.token_ids, wants_logits=chunk.wants_token)
-            for chunk in chunks
-        ]
-        code = self._context.decode(self._batch)
-        if code:
-            raise DecodeFailed(code)
-        self._mask(chunks, rows)
+        masks = self._start_masks(chunks)
+        try:
+            rows = self._decode(chunks)
+        finally:
+            for mask in masks:
+                mask.result()
+        for chunk in chunks:
+            if chunk.wants_token and (constraint := self._constraints.get(chunk.request_id)) is not None:
+                constraint.check()  # before anything is sampled, so that one that fails leaves all as they were
         return [
-            (self._sample(chunk.request_id, row),) if chunk.wants_token else ()
+            tuple(self._sample(chunk, row)) if chunk.wants_token else ()
             for chunk, row in zip(chunks, rows, strict=True)
         ]
 
-    def _mask(self, chunks: Sequence[Chunk], rows: Sequence[int]) -> None:
-        """Before anything is sampled, so that one that fails leaves all as they were."""
-        for chunk, row in zip(chunks, rows, strict=True):
-            constraint = self._constraints.get(chunk.request_id)
-            if constraint is not None and chunk.wants_token:
-                constraint.mask(self._context.logits(row))
+    def _start_masks(self, chunks: Sequence[Chunk]) -> list[Future[None]]:
+        """All that the masks of a step depend on is known before it is computed, so they are made meanwhile."""
+        return [
+            self._mask_thread.submit(constraint.prepare, chunk.drafts)
+            for chunk in chunks
+            if chunk.wants_token and (constraint := self._constraints.get(chunk.request_id)) is not None
+        ]
 
-    def _sample(self, request_id: int, row: int) -> int:
-        token_id = self._samplers[request_id].sample(self._context, row)
-        if (logprobs := self._logprobs.get(request_id)) is not None:
-            logprobs.read(self._context.logits(row), token_id)
-        constraint = self._constraints.get(request_id)
-        if constraint is not None:
-            constraint.feed(token_id)
-        return token_id
+    def _decode(self, chunks: Sequence[Chunk]) -> list[int]:
+        """Returns the row of each chunk's last known token; its drafts are in the rows behind."""
+        self._batch.clear()
+        rows: list[int] = []
+        for chunk in chunks:
+            rows.append(self._batch.add(chunk.slot, chunk.start, chunk.token_ids, wants_logits=chunk.wants_token))
+            self._batch.add_drafts(chunk.slot, chunk.start + len(chunk.token_ids), chunk.drafts)
+        code = self._context.decode(self._batch)
+        if code:
+            raise DecodeFailed(code)
+        return rows
+
+    def _sample(self, chunk: Chunk, first_row: int) -> Iterator[int]:
+        """The drafts that the sampler draws too, and what it draws instead of the next. One draw a token."""
+        constraint = self._constraints.get(chunk.request_id)
+        for number, draft in enumerate((*chunk.drafts, None)):
+            row = first_row + number
+            if constraint is not None and not constraint.mask(self._context.logits(row), number):
+                break
+            token_id = self._samplers[chunk.request_id].sample(self._context, row)
+            if (logprobs := self._logprobs.get(chunk.request_id)) is not None:
+                logprobs.read(self._context.logits(row), token_id)
+            if constraint is not None:
+                constraint.feed(token_id)
+            yield token_id
+            if token_id != draft or token_id in self._eog_ids:
+                break
 
     def take_logprobs(self, request_id: int) -> tuple[TokenLogprobs, ...]:
         reader = self._logprobs.get(request_id)
@@ -204,6 +226,7 @@ class LlamaBackend:
 
     def shutdown(self) -> None:
         """Free all native memory."""
+        self._mask_thread.shutdown()
         for sampler in self._samplers.values():
             sampler.close()
         if self._sight is not None:

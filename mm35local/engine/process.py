@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import multiprocessing
+import queue
 import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -39,18 +40,25 @@ class WorkerProcess:
         self._log_offset = log_size(config.log_path)
         self._connection, self._process = _spawn(config)
         self.pid = self._process.pid
+        self._commands: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
+        threading.Thread(target=self._write, name="engine-commands", daemon=True).start()
         self._thread = threading.Thread(target=self._read, name="engine-events", daemon=True)
         self._thread.start()
 
     def send(self, command: Command) -> None:
-        """Never fails: a dead worker's requests are ended by `on_exit`."""
-        with contextlib.suppress(OSError):
-            self._connection.send(command)
+        """Never fails or waits: a worker that reads nothing must not stop us, and a dead one's requests are ended by
+        `on_exit`."""
+        self._commands.put(command)
 
     def kill(self) -> None:
         """For a worker that does not heed Shutdown."""
         with contextlib.suppress(ValueError):  # it has been reaped
             self._process.kill()
+
+    def _write(self) -> None:
+        with contextlib.suppress(OSError):
+            while (command := self._commands.get()) is not None:
+                self._connection.send(command)
 
     def _read(self) -> None:
         while True:
@@ -67,6 +75,7 @@ class WorkerProcess:
         if self._process.is_alive():
             self._process.kill()
             self._process.join()
+        self._commands.put(None)
         exit_code = self._process.exitcode
         self._process.close()
         self._call(self._on_exit, exit_code, death_reason(self._config.log_path, self._log_offset, exit_code))

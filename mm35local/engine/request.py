@@ -33,6 +33,8 @@ class Request:
     num_cached: int = 0
     """Prompt tokens found in the cache when it first started."""
     is_started: bool = False
+    num_drafted: int = 0
+    num_accepted: int = 0
     is_looked_up: bool = False
     """Saved states have been searched for its prompt."""
     num_passed_over: int = 0
@@ -49,7 +51,7 @@ class Request:
         return len(self.tokens) - self.num_prompt_tokens
 
     def usage(self) -> Usage:
-        return Usage(self.num_prompt_tokens, self.num_generated, self.num_cached)
+        return Usage(self.num_prompt_tokens, self.num_generated, self.num_cached, self.num_drafted, self.num_accepted)
 
 
 def accept(command: Submit, *, arrival: int, n_ctx: int, n_vocab: int, grid: ImageGrid | None = None) -> Request:

@@ -38,6 +38,7 @@ from mm35local.engine.kv_store import KvStore
 from mm35local.engine.llama_backend import LlamaBackend
 from mm35local.engine.load_rate import LoadRate, file_bytes
 from mm35local.engine.measured import compare
+from mm35local.engine.speculation import NgramDrafter, Speculator
 from mm35local.engine.warm_up import warm_up
 from mm35local.errors import EngineError, LoadFailed, Mm35Error, RpcError
 from mm35local.native.buffers import BufferLog
@@ -77,6 +78,7 @@ def run(config: EngineConfig, connection: Connection) -> None:
         num_slots=config.num_slots,
         n_batch=config.n_batch,
         max_waiting=config.max_waiting,
+        speculator=Speculator(() if config.speculate == "off" else (NgramDrafter(),)),
         store=store,
     )
     _serve(core, backend, inbox, connection)
@@ -90,7 +92,8 @@ def _open_store(config: EngineConfig) -> KvStore | None:
     """Without a folder to write to the engine runs all the same."""
     if config.kv_store_dir is None or not config.kv_store_bytes:
         return None
-    mark = fingerprint(config.model_path, version(), config.kv_type, config.flash_attention, config.overrides)
+    sight = config.mmproj_path and (config.mmproj_path.name, config.mmproj_path.stat().st_size)
+    mark = fingerprint(config.model_path, version(), config.kv_type, config.flash_attention, config.overrides, sight)
     try:
         return KvStore(
             config.kv_store_dir,

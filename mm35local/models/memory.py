@@ -41,24 +41,32 @@ def kv_bytes(shape: Shape, kv_type: str, n_ctx: int) -> int:
     return 2 * padded_cells(n_ctx) * num_elements // type_.block_elements * type_.block_bytes
 
 
-def compute_bytes(shape: Shape, kv_type: str, n_ctx: int, n_batch: int, *, flash_attention: bool = True) -> int:
+def num_logit_rows(num_slots: int) -> int:
+    """Rows of a step that the engine may want logits of: its 2 x slots + 16 sequences, and 48 drafts."""
+    return 2 * num_slots + 64
+
+
+def compute_bytes(
+    shape: Shape, kv_type: str, n_ctx: int, n_batch: int, *, flash_attention: bool = True, num_logits: int = 0
+) -> int:
     """The compute buffer of one device for micro-batches of `n_batch`.
 
     Fitted to what llama.cpp 0.3.36 reserves on the CPU for geometries between 576 x 1536 and 12288 x 57344 (table in
     docs/plan.md). The peak is the FFN: 3 x n_ff + 3 x n_embd + Q, beside the F16 mask; one residual less where K and V
     are rotated for quantising. Exact for n_ff > 2 x n_embd, above the truth below. Without flash attention the peak is
-    the scores of all heads.
+    the scores of all heads. In models with small layers it is the head: n_vocab for each of `num_logits` rows.
     """
     cells = padded_cells(n_ctx)
     rows = min(n_batch, n_ctx)
     n_q, n_kv = shape.n_head * shape.head_dim, shape.n_head_kv * shape.head_dim
     is_rotated = kv_type != "f16" and shape.head_dim % 64 == 0  # llama.cpp's Hadamard rotation of quantised KV
     residuals = 2 if is_rotated and n_q == shape.n_embd else 3
+    head = _F32 * (min(num_logits, rows) * (shape.n_vocab + 2 * shape.n_embd) + rows * shape.n_embd)
     ffn = rows * _F32 * (3 * shape.n_ff + residuals * shape.n_embd + n_q) + mask_bytes(n_ctx, n_batch)
     if flash_attention:
-        return ffn
+        return max(ffn, head)
     scores = cells * rows * _F32 * (shape.n_head + 1)
-    return max(ffn, scores + rows * _F32 * (3 * shape.n_embd + 2 * n_q + 2 * n_kv))
+    return max(ffn, head, scores + rows * _F32 * (3 * shape.n_embd + 2 * n_q + 2 * n_kv))
 
 
 def mask_bytes(n_ctx: int, n_batch: int) -> int:

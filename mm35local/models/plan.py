@@ -36,6 +36,7 @@ class Wish:
     split: Split | None = None
     use_gpu: bool | None = None
     n_batch: int = 512
+    num_slots: int = 8
     flash_attention: bool = True
     mmproj_bytes: int = 0
     """The vision stack's file; its largest image is added."""
@@ -97,6 +98,12 @@ class Plan:
         embedding = self.geometry.embedding_bytes
         compute = self.compute_bytes if self.num_cpu_layers else 0
         return embedding + self.ram_weight_bytes + self.ram_kv_bytes + compute + memory.HOST_RESERVE_BYTES
+
+    @property
+    def decode_weight_bytes(self) -> int:
+        """Read for every token: all but the token embedding, of which one row is looked up."""
+        looked_up = 0 if self.shares or self.geometry.is_tied else self.geometry.embedding_bytes
+        return self.weight_bytes - looked_up
 
     @property
     def buffer_bytes(self) -> tuple[tuple[str, int], ...]:
@@ -325,7 +332,10 @@ def _settle(
 
 def _compute_bytes(geometry: Geometry, wish: Wish, kv_type: str, n_ctx: int) -> int:
     flash = wish.flash_attention
-    return memory.compute_bytes(geometry.shape, kv_type, n_ctx, wish.n_batch, flash_attention=flash)
+    num_logits = memory.num_logit_rows(wish.num_slots)
+    return memory.compute_bytes(
+        geometry.shape, kv_type, n_ctx, wish.n_batch, flash_attention=flash, num_logits=num_logits
+    )
 
 
 def num_matrix_weights(geometry: Geometry) -> int:
@@ -346,7 +356,7 @@ def _does_not_fit(geometry: Geometry, machine: Machine, wish: Wish) -> DoesNotFi
         free, place = machine.gpu_free_bytes, f"{len(machine.gpus)} GPU"
     else:
         weights, free, place = geometry.num_bytes, 0 if wish.use_gpu else machine.ram_free_bytes, "RAM"
-        compute = memory.compute_bytes(geometry.shape, kv_type, n_ctx, wish.n_batch)
+        compute = _compute_bytes(geometry, wish, kv_type, n_ctx)
         others = compute + memory.HOST_RESERVE_BYTES
     sums = f"weights {weights / GIB:.1f} + KV {kv / GIB:.1f} ({n_ctx:,} tokens, {kv_type}) + buffers {others / GIB:.1f}"
     return DoesNotFit(

@@ -53,6 +53,12 @@ class Batch:
         self.num_rows = end
         return end - 1
 
+    def add_drafts(self, sequence: int, position: int, token_ids: Sequence[int]) -> None:
+        """Append tokens that may turn out wrong: the logits of every one are wanted."""
+        if token_ids:
+            end = self.add(sequence, position, token_ids, wants_logits=True) + 1
+            self._wants_logits[end - len(token_ids) : end] = 1
+
     def struct(self) -> llama_cpp.llama_batch:
         """The `llama_batch` by value; its pointers stay valid while this object lives."""
         self._batch.n_tokens = self.num_rows

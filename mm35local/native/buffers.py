@@ -7,6 +7,9 @@ import re
 _LINE = re.compile(r"(\S+)\s+(model|KV|compute|output) buffer size\s*=\s*([\d.]+) MiB")
 _MIB = 1 << 20
 
+_VISION = "reserve_compute_meta"
+"""Where mtmd's lines come from."""
+
 
 class BufferLog:
     """Collects `entries` from the lines passing through `read`."""
@@ -16,14 +19,15 @@ class BufferLog:
 
     @property
     def entries(self) -> tuple[tuple[str, str, int], ...]:
-        """(device, kind, bytes), to 0.01 MiB; kinds are model, KV, compute and output."""
+        """(device, kind, bytes), to 0.01 MiB; kinds are model, KV, compute, output, and vision compute."""
         return tuple(self._entries)
 
     def read(self, line: str) -> str:
         """Note the buffer that `line` tells of, if any; the line itself."""
         found = _LINE.search(line)
         if found:
-            self._entries.append((found[1], found[2], round(float(found[3]) * _MIB)))
+            kind = f"vision {found[2]}" if line.startswith(_VISION) else found[2]
+            self._entries.append((found[1], kind, round(float(found[3]) * _MIB)))
         return line
 
     def forget(self) -> None:

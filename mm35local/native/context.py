@@ -17,6 +17,8 @@ from mm35local.native.model import Model
 
 NO_KV_SLOT = 1
 """llama_decode found no cells for the batch; nothing was changed."""
+MAX_DRAFT_ROWS = 48
+"""Each has logits, 0.5 MiB at a vocabulary of 131,072."""
 ABORTED = 2
 """The abort callback stopped llama_decode; what was computed of the batch may be in the cells."""
 
@@ -53,14 +55,15 @@ class Context:
     ) -> None:
         """`num_threads` compute a step of one row, `num_batch_threads` a larger one.
 
-        At most `num_sequences` rows may ask for logits in a decode. Raises LoadFailed when memory is short.
+        In a decode as many rows as sequences may ask for logits, and MAX_DRAFT_ROWS more.
+        Raises LoadFailed when memory is short.
         """
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = n_ctx
         params.n_seq_max = num_sequences
         params.kv_unified = True
         params.n_batch = params.n_ubatch = n_batch
-        params.n_outputs_max = min(num_sequences, n_batch)
+        params.n_outputs_max = params.n_outputs_max_per_seq = min(num_sequences + MAX_DRAFT_ROWS, n_batch)
         cells = cells or CellFormat()
         params.type_k = params.type_v = _KV_TYPES[cells.kv_type]
         if not cells.flash_attention:

@@ -34,6 +34,8 @@ class Activity:
         self._prompt = self._counter("prompt_tokens", "Tokens of prompts, cached ones included.")
         self._cached = self._counter("cached_tokens", "Tokens of prompts that were in the KV cache.")
         self._completion = self._counter("completion_tokens", "Tokens generated.")
+        self._drafted = self._counter("drafted_tokens", "Tokens guessed ahead and computed.")
+        self._accepted = self._counter("accepted_tokens", "Guessed tokens that sampling confirmed.")
         self._first = self._histogram("time_to_first_token_seconds", "From the request to its first token.", _SECONDS)
         self._queue = self._histogram("queue_seconds", "From the request to its first step.", _SECONDS)
         self._each = self._histogram("time_per_output_token_seconds", "Mean of an answer.", _TOKEN_SECONDS)
@@ -91,6 +93,8 @@ class Activity:
         self._cached.inc(watch.num_cached_tokens)
         if watch.usage is not None:
             self._completion.inc(watch.usage.num_completion_tokens)
+            self._drafted.inc(watch.usage.num_drafted)
+            self._accepted.inc(watch.usage.num_accepted)
             if watch.usage.num_completion_tokens > 1:
                 self._each.observe(watch.decode_seconds / (watch.usage.num_completion_tokens - 1))
 

@@ -23,6 +23,7 @@ from mm35local.server import (
     responses,
     tokens,
 )
+from mm35local.server.fetch import Fetcher
 from mm35local.server.model import ServedModel
 from mm35local.server.security import LOOPBACK_HOSTS, Guard
 from mm35local.server.service import Service
@@ -37,13 +38,15 @@ def create_app(
     api_keys: Sequence[str] = (),
     origins: Sequence[str] = (),
     hosts: frozenset[str] | None = LOOPBACK_HOSTS,
+    fetcher: Fetcher | None = None,
 ) -> FastAPI:
     """The ASGI application. Its lifespan starts the engine (without waiting for the weights) and closes it.
 
     `hosts` are the names under which a request may call the server; None, for any, belongs with `api_keys`.
     `origins` are the web pages that may use it, "*" for all; without any, no page of another machine may.
+    `fetcher` gets the images that requests point to; without one, none of a private network.
     """
-    service = Service(engine, model)
+    service = Service(engine, model, fetcher)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:

@@ -24,6 +24,7 @@ async def chat_completions(request: Request) -> Response:
     service: Service = request.app.state.service
     asked = parse(ChatRequest, await read_body(request))
     dialect = service.dialect()
+    await service.images.read(asked.contents)
     turn = asked.turn(service.sampling_for(asked), datetime.now().astimezone())
     writer = ChatWriter(
         service.model.id,

@@ -70,10 +70,12 @@ class WireMessage(BaseModel):
         content = read_content(self.content, f"{field}.content")
         if self.role == "assistant":
             calls = tuple(call.to_call() for call in self.tool_calls or ())
-            return Message(Role.ASSISTANT, content.text, self._thinking(content, field), calls)
+            thinking = self._thinking(content, field)
+            return Message(Role.ASSISTANT, content.text, thinking, calls, images=content.images)
         if self.role == "tool":
-            return Message(Role.TOOL, content.text, tool_call_id=self.tool_call_id or "", name=self.name or "")
-        return Message(Role(self.role), content.text)
+            call_id, name = self.tool_call_id or "", self.name or ""
+            return Message(Role.TOOL, content.text, tool_call_id=call_id, name=name, images=content.images)
+        return Message(Role(self.role), content.text, images=content.images)
 
     def _thinking(self, content: Content, field: str) -> str:
         """Under the first name that has any: clients repeat the same thoughts under several."""
@@ -110,6 +112,11 @@ class ChatRequest(SamplingFields, EffortFields):
         if self.top_logprobs and not self.logprobs:
             raise RequestError("top_logprobs goes with logprobs: true", "top_logprobs", hint="send both, or neither")
         return self
+
+    @property
+    def contents(self) -> list[tuple[str, object]]:
+        """Where images may stand, each with its name."""
+        return [(f"messages.{i}.content", message.content) for i, message in enumerate(self.messages)]
 
     @property
     def wants_usage(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mm35local.chat.parser import TextDelta, ThinkingDelta, ToolCallDelta
@@ -14,6 +14,7 @@ from mm35local.server.logprobs import PendingScores, chat_logprobs
 from mm35local.server.problems import Problem
 from mm35local.server.sse import COMMENT, DONE, frame
 from mm35local.server.stopwatch import Stopwatch
+from mm35local.types import Usage
 
 
 class ChatWriter:
@@ -146,5 +147,17 @@ def openai_usage(dones: Mapping[int, Done], num_choices: int) -> dict[str, Any]:
         "completion_tokens": num_completion_tokens,
         "total_tokens": num_prompt_tokens + num_completion_tokens,
         "prompt_tokens_details": {"cached_tokens": sum(usage.num_cached_tokens for usage in prompts)},
-        "completion_tokens_details": {"reasoning_tokens": sum(done.num_thinking_tokens for done in in_order)},
+        "completion_tokens_details": {
+            "reasoning_tokens": sum(done.num_thinking_tokens for done in in_order),
+            **_predictions([done.usage for done in in_order]),
+        },
     }
+
+
+def _predictions(usages: Sequence[Usage]) -> dict[str, int]:
+    """What speculation guessed, in OpenAI's words; nothing where nothing was guessed."""
+    num_drafted = sum(usage.num_drafted for usage in usages)
+    num_accepted = sum(usage.num_accepted for usage in usages)
+    if not num_drafted:
+        return {}
+    return {"accepted_prediction_tokens": num_accepted, "rejected_prediction_tokens": num_drafted - num_accepted}

@@ -20,6 +20,8 @@ from mm35local.errors import PortInUse, ServerError
 from mm35local.server.service import Service
 
 _DRAIN_SECONDS = 5
+_GRACE_SECONDS = 8.0
+"""For answers under way after SIGTERM: who sends it kills after ten seconds, often."""
 
 
 def open_socket(host: str, port: int) -> socket.socket:
@@ -43,7 +45,8 @@ def open_socket(host: str, port: int) -> socket.socket:
 def quiet_server(app: FastAPI) -> Server:
     """Run it with `await server.serve([listener])`; it ends with SIGINT, SIGTERM or `handle_exit`, and then returns.
 
-    `app` is of `create_app`. Answers under way end with an error.
+    `app` is of `create_app`. SIGTERM lets answers under way end within a grace, while new ones are refused; SIGINT, or
+    a second signal, ends them with an error.
     """
     config = uvicorn.Config(
         app,
@@ -65,15 +68,26 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._service = service
         self._exit = asyncio.Event()
+        self._hurry = asyncio.Event()
 
     async def main_loop(self) -> None:
         await self.on_tick(0)
         if not self.should_exit:
             await self._exit.wait()
+        await self._drain()
         await self._service.aclose()  # so that open streams end now, and as they should
+
+    async def _drain(self) -> None:
+        draining = asyncio.create_task(self._service.drain(_GRACE_SECONDS))
+        hurrying = asyncio.create_task(self._hurry.wait())
+        _done, pending = await asyncio.wait({draining, hurrying}, return_when=asyncio.FIRST_COMPLETED)
+        for task in pending:
+            task.cancel()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Also for callers: asks the server to end."""
+        if sig == signal.SIGINT or self._exit.is_set():
+            self._hurry.set()
         super().handle_exit(sig, frame)
         self._exit.set()
 

@@ -25,6 +25,7 @@ async def messages(request: Request) -> Response:
     service: Service = request.app.state.service
     asked = parse(MessagesRequest, await read_body(request))
     dialect = service.dialect()
+    await service.images.read(asked.contents)
     turn = asked.turn(service.sampling_for(asked), datetime.now().astimezone())
     headers = note_headers(asked.effort, dialect, asked.tool_notes)
     events = service.answer(turn, "messages")
@@ -37,6 +38,7 @@ async def messages(request: Request) -> Response:
 async def count_tokens(request: Request) -> JSONResponse:
     service: Service = request.app.state.service
     asked = parse(MessagesRequest, await read_body(request))
+    await service.images.read(asked.contents)
     conversation = asked.conversation(datetime.now().astimezone())
     parts = await asyncio.to_thread(service.dialect().render, conversation)
     return JSONResponse({"input_tokens": len(await service.engine.tokenize(parts))})

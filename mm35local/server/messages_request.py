@@ -42,10 +42,12 @@ class AnthropicMessage(BaseModel):
         rest = [block for block in blocks if not (_is(block, "tool_result") or _is(block, "tool_use"))]
         for result in results:
             content = read_content(result.get("content"), f"{field}.content")
-            yield Message(Role.TOOL, content.text, tool_call_id=str(result.get("tool_use_id", "")))
+            call_id = str(result.get("tool_use_id", ""))
+            yield Message(Role.TOOL, content.text, tool_call_id=call_id, images=content.images)
         if rest or calls or not results:
             said = read_content(rest, f"{field}.content")
-            yield Message(Role(self.role), said.text, said.thinking, tuple(_call(call, field) for call in calls))
+            called = tuple(_call(call, field) for call in calls)
+            yield Message(Role(self.role), said.text, said.thinking, called, images=said.images)
 
 
 class MessagesRequest(SamplingFields, EffortFields):
@@ -62,6 +64,12 @@ class MessagesRequest(SamplingFields, EffortFields):
     @property
     def tool_notes(self) -> tuple[str, ...]:
         return read_tools(self.tools)[1]
+
+    @property
+    def contents(self) -> list[tuple[str, object]]:
+        """Where images may stand, each with its name."""
+        said = [(f"messages.{i}.content", message.content) for i, message in enumerate(self.messages)]
+        return [("system", self.system), *said]
 
     def conversation(self, now: datetime) -> Conversation:
         """Raises RequestError for blocks and tools that cannot be read."""
@@ -86,9 +94,10 @@ class MessagesRequest(SamplingFields, EffortFields):
     def _system(self) -> Iterator[Message]:
         blocks = self.system if isinstance(self.system, list) else [self.system]
         for i, block in enumerate(blocks):
-            text = _ATTRIBUTION.sub("", read_content([block] if block else None, f"system.{i}").text)
-            if text:
-                yield Message(Role.SYSTEM, text)
+            content = read_content([block] if block else None, f"system.{i}")
+            text = _ATTRIBUTION.sub("", content.text)
+            if text or content.images:
+                yield Message(Role.SYSTEM, text, images=content.images)
 
     def _messages(self) -> Iterator[Message]:
         for i, message in enumerate(self.messages):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mm35local.chat.messages import Effort
-from mm35local.types import SamplingParams
+from mm35local.types import ImageGrid, SamplingParams
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,8 @@ class ServedModel:
     reason: str | None = None
     """Why this model was chosen, in one line, where nobody named one."""
 
+    image_grid: ImageGrid | None = None
+    """What the vision tower takes; None: the model sees no images."""
     thinking_field: str = "reasoning_content"
     """Where a chat completion carries what was thought; some clients look for `reasoning`."""
     keeps_own_sampling: bool = False

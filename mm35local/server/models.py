@@ -36,7 +36,7 @@ def _entry(request: Request) -> dict[str, Any]:
     service: Service = request.app.state.service
     info, served = service.engine.status.info, service.model
     n_ctx = info.n_ctx if info else None
-    has_tools = service.status.state is EngineState.READY and service.dialect().has_tools
+    dialect = service.dialect() if service.status.state is EngineState.READY else None
     return {
         "id": served.id,
         "object": "model",
@@ -51,9 +51,9 @@ def _entry(request: Request) -> dict[str, Any]:
         "capabilities": {
             "completion_chat": True,
             "completion_fim": False,
-            "function_calling": has_tools,
+            "function_calling": dialect is not None and dialect.has_tools,
             "fine_tuning": False,
-            "vision": False,
+            "vision": dialect is not None and dialect.has_vision,
         },
         "meta": {
             "n_ctx": n_ctx,
@@ -94,5 +94,5 @@ def _codex_entry(service: Service) -> dict[str, Any]:
         "max_context_window": info.n_ctx if info else None,
         "auto_compact_token_limit": None,
         "experimental_supported_tools": [],
-        "input_modalities": ["text"],
+        "input_modalities": ["text", "image"] if dialect is not None and dialect.has_vision else ["text"],
     }

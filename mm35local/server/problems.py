@@ -16,8 +16,10 @@ from starlette.exceptions import HTTPException
 
 from mm35local.errors import (
     ContextLengthExceeded,
+    EngineClosing,
     EngineLoading,
     EngineOverloaded,
+    GrammarFailed,
     LoadFailed,
     Mm35Error,
     ModelError,
@@ -48,8 +50,10 @@ _ANTHROPIC_TYPES = {
 _MAPPING: tuple[tuple[type[Mm35Error], int, str | None, int | None], ...] = (
     # error, status, code, seconds to wait before trying again
     (EngineLoading, 503, "loading", 2),
+    (EngineClosing, 503, "shutting_down", 5),
     (EngineOverloaded, 429, "overloaded", 1),
     (WorkerDied, 503, "worker_died", 2),
+    (GrammarFailed, 400, "grammar_failed", None),
     (LoadFailed, 503, "load_failed", None),
     (ModelError, 503, "load_failed", None),
     (Mm35Error, 500, None, None),

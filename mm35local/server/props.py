@@ -36,7 +36,7 @@ async def props(request: Request) -> JSONResponse:
             "total_slots": info.num_slots,
             "model_alias": service.model.id,
             "model_path": service.model.id,
-            "modalities": {"vision": False, "audio": False},
+            "modalities": {"vision": dialect.has_vision, "audio": False},
             "chat_template": str(metadata.get("tokenizer.chat_template", "")),
             "chat_template_caps": _caps(dialect),
             "bos_token": dialect.vocabulary.spelling("bos"),

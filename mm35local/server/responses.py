@@ -24,6 +24,7 @@ async def responses(request: Request) -> Response:
     service: Service = request.app.state.service
     asked = parse(ResponsesRequest, await read_body(request))
     dialect = service.dialect()
+    await service.images.read(asked.contents)
     turn, notes = asked.turn(service.sampling_for(asked), datetime.now().astimezone())
     writer = ResponsesWriter(service.model.id, asked.echo)
     headers = note_headers(asked.effort, dialect, notes)

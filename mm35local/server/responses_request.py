@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel, model_validator
 
 from mm35local.chat.content import read_content, read_thinking
-from mm35local.chat.messages import Conversation, Message, Role
+from mm35local.chat.messages import Conversation, Message, Role, shifted
 from mm35local.chat.tools import ToolCall
 from mm35local.chat.turn import Turn
 from mm35local.errors import RequestError
@@ -65,6 +65,11 @@ class ResponsesRequest(SamplingFields, EffortFields):
                 hint = f"leave {name} out and send the whole conversation as input"
                 raise RequestError(f"{name}: this server keeps no responses", name, code, hint)
         return self
+
+    @property
+    def contents(self) -> list[tuple[str, object]]:
+        """Where images may stand, with its name."""
+        return [("input", self.input)]
 
     @property
     def echo(self) -> dict[str, Any]:
@@ -144,8 +149,9 @@ def _continues(last: Message, message: Message) -> bool:
 
 
 def _together(last: Message, message: Message) -> Message:
-    said = last.content + message.content
-    return Message(Role.ASSISTANT, said, last.thinking, last.tool_calls + message.tool_calls)
+    said, calls = last.content + message.content, last.tool_calls + message.tool_calls
+    images = last.images + shifted(message.images, len(last.content))
+    return Message(Role.ASSISTANT, said, last.thinking, calls, images=images)
 
 
 def _message(item: Mapping[str, Any], field: str) -> Iterator[Message]:
@@ -153,7 +159,8 @@ def _message(item: Mapping[str, Any], field: str) -> Iterator[Message]:
     if role not in _ROLES:
         raise RequestError(f"{field}.role: expected one of {', '.join(_ROLES)}, found {str(role)[:80]!r}", field)
     content = read_content(item.get("content"), f"{field}.content")
-    yield Message(Role(role), content.text, content.thinking if role == "assistant" else "")
+    thinking = content.thinking if role == "assistant" else ""
+    yield Message(Role(role), content.text, thinking, images=content.images)
 
 
 def _reasoning(item: Mapping[str, Any], field: str) -> Iterator[Message]:
@@ -174,7 +181,7 @@ def _function_call(item: Mapping[str, Any], field: str) -> Iterator[Message]:
 
 def _function_output(item: Mapping[str, Any], field: str) -> Iterator[Message]:
     content = read_content(item.get("output"), f"{field}.output")
-    yield Message(Role.TOOL, content.text, tool_call_id=str(item.get("call_id") or ""))
+    yield Message(Role.TOOL, content.text, tool_call_id=str(item.get("call_id") or ""), images=content.images)
 
 
 _READERS: Mapping[str, Callable[[Mapping[str, Any], str], Iterator[Message]]] = {

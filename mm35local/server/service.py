@@ -15,26 +15,40 @@ from mm35local.chat.dialect import Dialect, load_dialect
 from mm35local.chat.messages import Effort
 from mm35local.chat.turn import Turn, TurnEvent, run_turn
 from mm35local.engine.api import Engine, EngineInfo, EngineState, EngineStatus
-from mm35local.errors import EngineError, EngineLoading, Mm35Error
+from mm35local.errors import EngineClosing, EngineError, EngineLoading, Mm35Error
 from mm35local.server.activity import Activity
 from mm35local.server.effort import EffortFields
+from mm35local.server.fetch import Fetcher
+from mm35local.server.images import ImageReader
 from mm35local.server.model import ServedModel
 from mm35local.types import SamplingParams
 
 _ALMOST = 0.99
+_SECONDS_BETWEEN_LOOKS = 0.05
 
 
 class Service:
-    def __init__(self, engine: Engine, model: ServedModel) -> None:
+    def __init__(self, engine: Engine, model: ServedModel, fetcher: Fetcher | None = None) -> None:
         self.engine = engine
         self.model = model
         self.created = int(time.time())
         self.activity = Activity(engine)
+        self.images = ImageReader(model.image_grid, fetcher or Fetcher())
         self._dialect: asyncio.Task[Dialect] | None = None
+        self._is_draining = False
 
     async def start(self) -> None:
-        self._dialect = asyncio.create_task(asyncio.to_thread(load_dialect, self.model.metadata, self.model.id))
+        has_vision = self.model.image_grid is not None
+        loading = asyncio.to_thread(load_dialect, self.model.metadata, self.model.id, has_vision=has_vision)
+        self._dialect = asyncio.create_task(loading)
         await self.engine.start()
+
+    async def drain(self, seconds: float) -> None:
+        """Take no more answers, and give those under way so long to end."""
+        self._is_draining = True
+        deadline = time.monotonic() + seconds
+        while self.activity.running and time.monotonic() < deadline:
+            await asyncio.sleep(_SECONDS_BETWEEN_LOOKS)
 
     async def aclose(self) -> None:
         """Ends every request; safe to call twice."""
@@ -82,8 +96,10 @@ class Service:
     def answer(self, turn: Turn, wire: str, dialect: Dialect | None = None) -> AsyncGenerator[TurnEvent, None]:
         """The events of one turn, counted under `wire`; in the model's dialect unless another is given.
 
-        Raises what `dialect` raises, at once.
+        Raises what `dialect` raises, or EngineClosing while the server drains, at once.
         """
+        if self._is_draining:
+            raise EngineClosing
         events = run_turn(self.engine, dialect or self.dialect(), self.own_sampling(turn))
         return self.activity.watch(events, wire)
 

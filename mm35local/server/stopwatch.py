@@ -57,6 +57,7 @@ class Stopwatch:
             "cache_n": usage.num_cached_tokens,
             **_rate("prompt", num_computed, self.prefill_seconds),
             **_rate("predicted", usage.num_completion_tokens, self.decode_seconds),
+            **({"draft_n": usage.num_drafted, "draft_n_accepted": usage.num_accepted} if usage.num_drafted else {}),
         }
 
     def progress(self) -> dict[str, Any]:

@@ -19,6 +19,8 @@ from mm35local.server.service import Service
 
 router = APIRouter()
 _MAX_IDS = 1 << 21
+_IMAGE = "[IMG]"
+"""Told for each row of an image, whose ids mean nothing to others."""
 
 
 class TokenizeRequest(BaseModel):
@@ -64,9 +66,11 @@ async def apply_template(request: Request) -> JSONResponse:
     service: Service = request.app.state.service
     asked = parse(ChatRequest, await read_body(request))
     dialect = service.dialect()
+    await service.images.read(asked.contents)
     turn = asked.turn(service.sampling_for(asked), datetime.now().astimezone())
     parts = await asyncio.to_thread(dialect.render, turn.conversation)
-    ids = await service.engine.tokenize(parts)
+    spelt = dialect.vocabulary.controls.get(_IMAGE, 0)
+    ids = [id_ if id_ >= 0 else spelt for id_ in await service.engine.tokenize(parts)]
     return JSONResponse({"prompt": text_of(dialect.vocabulary, ids), "tokens": ids})
 
 

@@ -33,6 +33,7 @@ class Verbatim:
     parts: Parts
     has_effort: bool = False
     has_tools: bool = False
+    has_vision: bool = False
 
     def render(self, conversation: Conversation) -> Parts:
         if not any(part != "" for part in self.parts):

@@ -267,6 +267,10 @@ def _json(items: Sequence[Attachment] | Sequence[ToolCall]) -> str:
     return json.dumps([asdict(item) for item in items], ensure_ascii=False)
 
 
+def _items(kind: type[_T], column: str) -> tuple[_T, ...]:
+    return () if column == "[]" else tuple(kind(**item) for item in json.loads(column))
+
+
 def _message(row: sqlite3.Row) -> Message:
     counts = (row["num_prompt_tokens"], row["num_completion_tokens"], row["num_cached_tokens"])
     outcome = Outcome(
@@ -284,7 +288,7 @@ def _message(row: sqlite3.Row) -> Message:
         outcome=outcome,
         id=row["id"],
         parent_id=row["parent_id"],
-        attachments=tuple(Attachment(**item) for item in json.loads(row["attachments"])),
-        tool_calls=tuple(ToolCall(**item) for item in json.loads(row["tool_calls"])),
+        attachments=_items(Attachment, row["attachments"]),
+        tool_calls=_items(ToolCall, row["tool_calls"]),
         created_at=row["created_at"],
     )

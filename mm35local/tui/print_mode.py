@@ -11,20 +11,26 @@ import io
 import json
 import os
 import sys
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from mm35local.errors import Mm35Error
 from mm35local.tui.attach import attach
-from mm35local.tui.client import ChatMessage, ChatRequest, ServerClient
-from mm35local.tui.events import ChatEvent, Delta, Ended, Health
+from mm35local.tui.attachments import read_attachment
+from mm35local.tui.client import ServerClient
+from mm35local.tui.events import CallDelta, ChatEvent, Delta, Ended, Health, Prefill
 from mm35local.tui.figures import bar, load_rate
 from mm35local.tui.options import ChatOptions
 from mm35local.tui.plain_text import encodable, visible
+from mm35local.tui.records import Message, Role
+from mm35local.tui.session import ChatSession
 from mm35local.types import Usage
 
 INTERRUPTED = 130
 _BAR_CELLS = 24
+_USAGE = ("num_prompt_tokens", "num_completion_tokens", "num_cached_tokens")
 
 
 class Printer(Protocol):
@@ -39,17 +45,19 @@ class Printer(Protocol):
     def end(self) -> None: ...
 
 
-def run_print(question: str, options: ChatOptions, json_events: bool = False) -> int:
+def run_print(question: str, options: ChatOptions, json_events: bool = False, images: Sequence[Path] = ()) -> int:
     """Answer `question` on stdout; 0 once it is there, 130 if the reader left or Ctrl-C was pressed.
 
-    The conversation is not kept. Raises Mm35Error (told as an event first, with `json_events`).
+    With `continue_last` the last conversation goes on and is kept; otherwise nothing is.
+    Raises Mm35Error (told as an event first, with `json_events`).
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A terminal of another century must not end an answer at its first accent.
         sys.stdout.reconfigure(errors="replace")
     printer = JsonPrinter(sys.stdout) if json_events else TextPrinter(sys.stdout, sys.stderr)
     try:
-        asyncio.run(_run(question, options, printer))
+        attachments = tuple(read_attachment(path) for path in images)
+        asyncio.run(_run(Message(Role.USER, encodable(question), attachments=attachments), options, printer))
     except KeyboardInterrupt:
         with contextlib.suppress(OSError):
             printer.end()
@@ -64,27 +72,27 @@ def run_print(question: str, options: ChatOptions, json_events: bool = False) ->
     return 0
 
 
-async def _run(question: str, options: ChatOptions, printer: Printer) -> None:
+async def _run(question: Message, options: ChatOptions, printer: Printer) -> None:
     handle = await attach(options.address, options.api_key, options.launch, printer.loading)
     client = ServerClient(handle.url, options.api_key)
+    kept = options if options.continue_last else replace(options, history_path=None)
+    session = ChatSession(client, kept)
+    model = handle.health.model.id if handle.health.model else ""
     try:
-        async with contextlib.aclosing(client.chat(_request(question, options))) as events:
-            async for event in events:
-                printer.event(event)
+        await session.open()
+        if error := session.take_history_error():
+            raise error
+        reply = await session.ask(question.content, model, question.attachments)
+        ready = asyncio.Event()
+        ready.set()
+        await session.answer(reply, ready, printer.event)
+        if reply.error is not None:
+            raise reply.error
         printer.end()
     finally:
+        await session.close()
         await client.aclose()
         await handle.close()
-
-
-def _request(question: str, options: ChatOptions) -> ChatRequest:
-    system = [ChatMessage("system", encodable(options.system))] if options.system else []
-    return ChatRequest(
-        messages=(*system, ChatMessage("user", encodable(question))),
-        effort=options.effort,
-        temperature=options.temperature,
-        max_tokens=options.max_tokens,
-    )
 
 
 class TextPrinter:
@@ -150,10 +158,14 @@ class JsonPrinter:
                     self._write("thinking", text=reasoning)
                 if content:
                     self._write("text", text=content)
+            case Prefill():
+                self._write("prefill", **asdict(event))
+            case CallDelta():
+                self._write("tool_call", **asdict(event))
             case Ended(finish_reason):
                 self._end["finish_reason"] = finish_reason
             case Usage():
-                self._end["usage"] = asdict(event)
+                self._end["usage"] = {name: getattr(event, name) for name in _USAGE}
 
     def failed(self, error: Mm35Error) -> None:
         self._write("error", message=error.message, hint=error.hint)

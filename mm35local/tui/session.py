@@ -8,20 +8,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from mm35local.errors import HistoryError, Mm35Error
 from mm35local.tui.attachments import as_sent
 from mm35local.tui.branches import Branches
 from mm35local.tui.client import ChatMessage, ChatRequest, ServerClient
+from mm35local.tui.events import ChatEvent
 from mm35local.tui.history import History
 from mm35local.tui.options import ChatOptions
 from mm35local.tui.plain_text import encodable
 from mm35local.tui.records import Attachment, Conversation, Message, MessageState, Outcome, Role
 from mm35local.tui.reply import Reply
 
-_SAVE_SECONDS = 0.5
+_SAVE_SECONDS = 0.4
 _TITLE_CHARS = 60
 
 
@@ -213,8 +214,10 @@ class ChatSession:
         self._branches.add(message)
         self.messages.append(message)
 
-    async def answer(self, reply: Reply, ready: asyncio.Event) -> None:
-        """Once the server is `ready`, stream its answer into `reply`.
+    async def answer(
+        self, reply: Reply, ready: asyncio.Event, on_event: Callable[[ChatEvent], None] = lambda _event: None
+    ) -> None:
+        """Once the server is `ready`, stream its answer into `reply`; `on_event` sees every event after it.
 
         Errors end up in `reply.error`; cancelling stops the answer and keeps what came.
         """
@@ -225,6 +228,7 @@ class ChatSession:
             async with contextlib.aclosing(self._client.chat(request)) as events:
                 async for event in events:
                     reply.feed(event)
+                    on_event(event)
             reply.end(MessageState.COMPLETE)
         except Mm35Error as error:
             reply.end(MessageState.FAILED, error)

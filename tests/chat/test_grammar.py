@@ -58,6 +58,7 @@ def accepts(dialect: Dialect, grammar: Grammar | None, *parts: Part) -> bool:
     ids = [id_ for part in parts for id_ in ([part] if isinstance(part, int) else tokenize(part))]
     for id_ in [*ids, EOS]:
         logits = np.zeros(len(dialect.vocabulary.tokens), dtype=np.float32)
+        constraint.prepare()
         constraint.mask(logits)
         if not np.isfinite(logits[id_]):
             return False

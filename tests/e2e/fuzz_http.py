@@ -1,6 +1,6 @@
 """Requests made from our own OpenAPI page, right and wrong ones: each gets an answer, and none of them is our fault.
 
-`python -m tests.e2e.fuzz_http [NUMBER]`, 5,000 by default: a real socket, the scripted engine, both kinds of model.
+`python -m tests.e2e.fuzz_http [NUMBER]`, 5,400 by default: a real socket, the scripted engine, both kinds of model.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ async def fuzz_both(number: int) -> Counter[int]:
 
 
 def main() -> None:
-    number = int(sys.argv[1]) if len(sys.argv) > 1 else 5000
+    number = int(sys.argv[1]) if len(sys.argv) > 1 else 5400  # small operations have fewer different requests
     start = time.monotonic()
     statuses = asyncio.run(fuzz_both(number))
     told = ", ".join(f"{status}: {count}" for status, count in sorted(statuses.items()))

@@ -22,21 +22,20 @@ QUANTS = ("Q4_K_M", "Q5_K_M", "Q8_0")
 NUM_CASES = 6
 NUM_RIGHT = 5
 """Of NUM_CASES: bench/quality.py has the rates themselves."""
-SIGHT = {"colour", "position", "shape"}
-
-
-def _families() -> Iterator[Any]:
-    for family in FAMILIES:
-        if family in SIGHT:
-            yield pytest.param(family, marks=pytest.mark.xfail(reason="issue 5: images", strict=True))
-        else:
-            yield family
 
 
 @pytest.fixture(scope="module")
 def trained_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("trained")
-    done = mm35("quantize", str(RELEASE), *(word for quant in QUANTS for word in ("--to", quant)), "-o", str(out))
+    done = mm35(
+        "quantize",
+        str(RELEASE),
+        *(word for quant in QUANTS for word in ("--to", quant)),
+        "--mmproj",
+        "f16",
+        "-o",
+        str(out),
+    )
     assert done.returncode == 0, done.stderr
     return out
 
@@ -48,7 +47,7 @@ def server(request: pytest.FixtureRequest, trained_gguf: Path) -> Iterator[Serve
         yield server
 
 
-@pytest.mark.parametrize("family", _families())
+@pytest.mark.parametrize("family", FAMILIES)
 def test_family(server: Server, family: str) -> None:
     cases = held_out_cases(family, NUM_CASES)
     answers = [(_streamed if index % 2 else _whole)(server.client, case) for index, case in enumerate(cases)]

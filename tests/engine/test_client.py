@@ -207,6 +207,21 @@ async def test_a_truncated_file_fails_with_the_tensor_named(smollm2_path: Path, 
         assert "not within the file bounds" in client.status.error.detail
 
 
+async def test_a_worker_that_reads_nothing_stops_nobody(client: EngineClient) -> None:
+    assert client.worker_pid is not None
+    os.kill(client.worker_pid, signal.SIGSTOP)
+    started = time.monotonic()
+    streams = [asyncio.create_task(collect(client, tuple(range(1000, 3040)), GREEDY)) for _ in range(100)]
+    await until(lambda: client.status.num_running == 100, seconds=2)
+    assert time.monotonic() - started < 2, "more than a pipe holds, and the loop goes on"
+    for stream in streams:
+        stream.cancel()
+    await asyncio.gather(*streams, return_exceptions=True)
+    os.kill(client.worker_pid, signal.SIGCONT)
+    await until(lambda: client.status.num_running == 0)
+    assert isinstance((await collect(client, (1, 2), GREEDY))[-1], Finished)
+
+
 async def test_closing_ends_everything_and_leaves_no_process(config: EngineConfig) -> None:
     children_before = set(psutil.Process().children())
     client = EngineClient(config)

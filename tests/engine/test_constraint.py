@@ -6,6 +6,8 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mm35local.engine.constraint import Constraint, ConstraintCompiler, Pieces
 from mm35local.errors import GrammarFailed, RequestError
@@ -32,7 +34,9 @@ def begin(lark: str, *, is_required: bool = True) -> Constraint:
 
 def masked(constraint: Constraint) -> npt.NDArray[np.float32]:
     logits = np.arange(N_VOCAB, dtype=np.float32)
-    constraint.mask(logits)
+    constraint.prepare()
+    constraint.check()
+    assert constraint.mask(logits)
     return logits
 
 
@@ -64,14 +68,50 @@ def test_control_tokens_come_only_where_the_grammar_names_them() -> None:
     assert set(ids("aZ9 \né")) - set(allowed(constraint)) == {FIRST_BYTE + 0xA9}  # the second byte of a character
 
 
-def test_rewind_takes_back_what_was_fed() -> None:
-    constraint = begin("start: /[a-z]/ /[0-9]/ /[A-Z]/")
-    before = allowed(constraint)
-    for id_ in ids("a7"):
+LETTERS = ids("abcdefghijklmnopqrstuvwxyz")
+
+
+def prepared(constraint: Constraint, drafts: list[int]) -> list[list[int]]:
+    """What may come behind each of the drafts."""
+    constraint.prepare(drafts)
+    constraint.check()
+    masks = []
+    for number in range(len(drafts) + 1):
+        logits = np.zeros(N_VOCAB, dtype=np.float32)
+        if constraint.mask(logits, number):
+            masks.append([int(i) for i in np.flatnonzero(np.isfinite(logits))])
+    return masks
+
+
+def test_masks_behind_drafts_are_those_of_an_answer_that_goes_so_and_leave_the_place() -> None:
+    constraint = begin("start: /[a-z]/ /[0-9]/ /[a-z]/")
+    assert prepared(constraint, ids("a7z")) == [LETTERS, ids("0123456789"), LETTERS, [EOS, END_OF_TURN]]
+    assert allowed(constraint) == LETTERS
+    constraint.feed(ids("b")[0])
+    assert prepared(constraint, ids("5")) == [ids("0123456789"), LETTERS]
+
+
+def test_there_is_no_mask_behind_a_draft_that_may_not_come_nor_behind_the_end() -> None:
+    constraint = begin("start: /[a-z]/ /[0-9]/")
+    assert prepared(constraint, ids("ab1")) == [LETTERS, ids("0123456789")]
+    assert prepared(constraint, [EOS]) == [LETTERS]
+    for id_ in ids("a1"):
         constraint.feed(id_)
-    assert allowed(constraint) == ids("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
-    constraint.rewind(2)
-    assert allowed(constraint) == before
+    assert prepared(constraint, [END_OF_TURN, *ids("a")]) == [[EOS, END_OF_TURN]]
+
+
+@given(st.text(alphabet='{}[]",:a1 ', max_size=12))
+@settings(deadline=None, max_examples=60)
+def test_prepared_masks_equal_those_made_one_by_one(text: str) -> None:
+    lark = 'start: %json {"type": ["object", "array", "string"]}'
+    ahead, one_by_one = begin(lark), begin(lark)
+    drafts = ids(text)
+    ahead_masks = prepared(ahead, drafts)
+    for number, mask in enumerate(ahead_masks):
+        assert allowed(one_by_one) == mask
+        if number < len(drafts):
+            one_by_one.feed(drafts[number])
+    assert len(ahead_masks) == len(drafts) + 1 or drafts[len(ahead_masks) - 1] not in ahead_masks[-1]
 
 
 def test_a_grammar_that_does_not_compile_is_a_request_s_error() -> None:
@@ -89,7 +129,6 @@ def test_a_grammar_that_is_lost_fails_the_answer_or_lets_go() -> None:
     let_go.feed(ids("y")[0])
     assert len(allowed(let_go)) == N_VOCAB
     let_go.feed(ids("z")[0])
-    let_go.rewind(1)
     assert len(allowed(let_go)) == N_VOCAB
 
 
@@ -105,6 +144,7 @@ def test_a_mask_takes_less_than_a_millisecond_for_a_large_vocabulary() -> None:
     for id_ in ids('{"a": [1, 2, "some text", {"b": null}], "c": "more of it"}'):
         logits.fill(0)
         start = time.thread_time()
+        constraint.prepare()
         constraint.mask(logits)
         seconds.append(time.thread_time() - start)
         assert np.isfinite(logits[id_])

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from mm35local.engine.api import Started, Submit
 from mm35local.engine.core import EngineCore
 from mm35local.engine.images import place_images, whole_images
+from mm35local.engine.request import accept
+from mm35local.engine.speculation import NgramDrafter
 from mm35local.errors import RequestError
 from mm35local.types import Image, ImageGrid, Prompt, SamplingParams
 from tests.fakes.backend import FakeBackend, expected_answer
@@ -147,3 +149,13 @@ def test_the_same_image_is_computed_once(run: SeeingRun) -> None:
 def test_another_image_of_the_same_size_shares_only_what_stands_before_it(run: SeeingRun) -> None:
     run.num_cached(question(grid_image(0), 20, 21))
     assert run.num_cached(question(grid_image(1), 20, 21)) <= 2
+
+
+def test_rows_of_an_image_are_never_guessed() -> None:
+    """Their ids are in the tokens, but no token has such an id."""
+    image = grid_image(0)
+    prompt = Prompt((5, 6, 7, 8, *image.row_ids, IMG_END, 5, 6, 7, 8), (image,))
+    command = Submit(1, prompt, SamplingParams())
+    request = accept(command, arrival=1, n_ctx=100, n_vocab=64, grid=ImageGrid())
+    (draft,) = NgramDrafter().propose([request], [8])
+    assert all(token_id >= 0 for token_id in draft.token_ids)

@@ -23,6 +23,8 @@ class Script:
 
     steps: tuple[tuple[int, ...], ...]
     num_cached_tokens: int = 0
+    num_drafted: int = 0
+    num_accepted: int = 0
     error: Mm35Error | None = None
     """Fails after the steps instead of finishing."""
     is_endless: bool = False
@@ -131,7 +133,9 @@ class FakeEngine:
         if script.error is not None:
             yield api.Failed(request_id, script.error)
             return
-        usage = Usage(num_prompt_tokens, record.num_sent, script.num_cached_tokens)
+        usage = Usage(
+            num_prompt_tokens, record.num_sent, script.num_cached_tokens, script.num_drafted, script.num_accepted
+        )
         yield api.Finished(request_id, reason, usage)
 
     def _room(self, record: Record) -> int | None:

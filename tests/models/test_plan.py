@@ -31,7 +31,7 @@ def ram(num_bytes: int) -> Machine:
 
 
 def needed_in_ram(n_ctx: int) -> int:
-    return 64 * 64 * 4 + n_ctx * KV + compute_bytes(TINY_SHAPE, "f16", n_ctx, 512) + HOST_RESERVE_BYTES
+    return 64 * 64 * 4 + n_ctx * KV + compute_bytes(TINY_SHAPE, "f16", n_ctx, 512, num_logits=80) + HOST_RESERVE_BYTES
 
 
 def test_a_geometry_from_a_file(tmp_path: Path, smollm2_path: Path) -> None:

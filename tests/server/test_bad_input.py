@@ -10,6 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mm35local.errors import GrammarFailed
+from mm35local.server.problems import to_problem
 from mm35local.server.security import MAX_BODY_BYTES
 from tests.server.conftest import Here, fake_engine, running
 
@@ -129,6 +131,11 @@ async def test_paths_and_methods_that_do_not_exist(here: Here) -> None:
     error_of(reply)
 
 
+def test_a_grammar_that_nothing_can_follow_is_the_client_s() -> None:
+    problem = to_problem(GrammarFailed("NoExtensionBias"))
+    assert (problem.status, problem.code) == (400, "grammar_failed")
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
@@ -144,7 +151,7 @@ BODIES = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(BODIES, max_size=8))
 def test_no_json_at_all_makes_the_server_fail(bodies: list[Any]) -> None:
     async def send() -> list[int]:

@@ -36,6 +36,14 @@ async def test_an_answer_in_one_piece(here: Here) -> None:
     assert body["usage"] == USAGE
 
 
+async def test_usage_and_timings_tell_what_was_guessed() -> None:
+    async with running(fake_engine(Script(script().steps, num_drafted=7, num_accepted=5))) as here:
+        body = (await here.chat(timings_per_token=True)).json()
+    details = body["usage"]["completion_tokens_details"]
+    assert details == {"reasoning_tokens": 0, "accepted_prediction_tokens": 5, "rejected_prediction_tokens": 2}
+    assert (body["timings"]["draft_n"], body["timings"]["draft_n_accepted"]) == (7, 5)
+
+
 async def test_a_stream_says_the_role_first_and_done_last(here: Here) -> None:
     reply = await here.chat(stream=True, stream_options={"include_usage": True})
     assert reply.headers["content-type"] == "text/event-stream; charset=utf-8"

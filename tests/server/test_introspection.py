@@ -106,7 +106,7 @@ async def test_the_template_shows_the_prompt_the_engine_gets(here: Here) -> None
 
 
 async def test_metrics_count_what_was_answered() -> None:
-    engine = fake_engine(Script(script().steps, num_cached_tokens=5))
+    engine = fake_engine(Script(script().steps, num_cached_tokens=5, num_drafted=4, num_accepted=3))
     async with running(engine) as here:
         await here.chat()
         await here.chat("x" * 5000)
@@ -121,6 +121,7 @@ async def test_metrics_count_what_was_answered() -> None:
     assert values["mm35_requests_total", "ContextLengthExceeded", "chat"] == 1
     assert values["mm35_prompt_tokens_total",] == 21
     assert values["mm35_cached_tokens_total",] == 5
+    assert (values["mm35_drafted_tokens_total",], values["mm35_accepted_tokens_total",]) == (4, 3)
     assert values["mm35_completion_tokens_total",] == len(ANSWER.encode())
     assert values["mm35_time_to_first_token_seconds_count",] == 1
     assert (values["mm35_requests_running",], values["mm35_requests_waiting",]) == (0, 0)

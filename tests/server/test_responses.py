@@ -124,7 +124,7 @@ async def test_the_end_of_the_tokens_is_an_incomplete_response(here: Here) -> No
         ({"input": 5}, "input", None),
         ({"input": [5]}, "input", None),
         ({"input": [{"role": "robot", "content": "x"}]}, "input.0", None),
-        ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input.0.content.0", None),
+        ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input.0.content.0", "no_vision"),
         ({"input": [{"type": "item_reference", "id": "x"}]}, "input", None),
         ({"input": "x", "tools": [{"type": "function"}]}, "tools", None),
         ({"input": "x", "text": {"format": {"type": "yaml"}}}, "text.format", None),

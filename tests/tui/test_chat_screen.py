@@ -110,11 +110,19 @@ async def test_long_conversations_open_at_their_end(server: ChatServer, tmp_path
             reply = await chat.app.session.ask("q", "m")
             await chat.app.session.answer(reply, chat.app.connection.ready)
     async with open_chat(replace(options, continue_last=True)) as chat:
-        await until(lambda: len(chat.app.screen.query(Answer)) == 20)
-        assert "20 earlier messages" in chat.text("#earlier")
+        await until(lambda: len(chat.app.screen.query(Answer)) == 10)
+        assert "40 earlier messages" in chat.text("#earlier")
         await chat.pilot.press("ctrl+up")
+        await until(lambda: len(chat.app.screen.query(Answer)) == 20)
+        for _ in range(20):
+            await chat.pilot.press("pageup")
         await until(lambda: len(chat.app.screen.query(Answer)) == 30)
         await chat.pilot.press("ctrl+up")
+        for number in range(31, 33):
+            await chat.ask("more")
+            await chat.answered(number)
+        await until(lambda: len(chat.app.screen.query(Answer)) == 11)
+        assert "42 earlier messages" in chat.text("#earlier")
 
 
 async def test_errors_are_shown_in_line(server: ChatServer) -> None:

@@ -10,8 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from mm35local.errors import ServerError, ServerUnreachable
+from mm35local.errors import ServerError, ServerUnreachable, UsageError
 from mm35local.tui.attach import Launch
 from mm35local.tui.options import ChatOptions
 from mm35local.tui.print_mode import run_print
@@ -116,3 +117,21 @@ def test_a_whole_run_as_a_process(server: ChatServer) -> None:
     with _process(server) as process:
         out, err = process.communicate(timeout=20)
     assert (process.returncode, out, err) == (0, b"Hello.\n", b"")
+
+
+def test_the_last_conversation_goes_on_with_an_image(
+    server: ChatServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = tmp_path / "dot.png"
+    Image.new("RGB", (1, 1)).save(picture)
+    options = ChatOptions(server.url, history_path=tmp_path / "history.sqlite3", continue_last=True)
+    assert run_print("one", options, images=[picture]) == 0
+    assert run_print("two", options) == 0
+    assert capsys.readouterr().out == "Hello.\nHello.\n"
+    first, second = (request["messages"] for request in server.script.requests)
+    assert [part["type"] for part in first[0]["content"]] == ["image_url", "text"]
+    assert [message["role"] for message in second] == ["user", "assistant", "user"]
+    assert run_print("alone", ChatOptions(server.url, history_path=options.history_path)) == 0
+    assert len(server.script.requests[2]["messages"]) == 1
+    with pytest.raises(UsageError, match="no such file"):
+        run_print("?", options, images=[tmp_path / "none.png"])

@@ -25,10 +25,8 @@ class ChatScreen(ChatCommands):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "stop", "Stop", tooltip="Stop the answer and keep what came"),
         Binding("ctrl+n", "new", "New", tooltip="New conversation"),
-        Binding("ctrl+o", "resume", "Past", tooltip="Past conversations, and search in them"),
-        Binding(
-            "alt+up,shift+tab", "select", "Messages", tooltip="To the messages: edit, copy, branches", priority=True
-        ),
+        Binding("ctrl+o", "resume", "Past", tooltip="Past conversations, and search"),
+        Binding("alt+up,shift+tab", "select", "Messages", tooltip="To the messages: edit, copy, walk", priority=True),
         Binding("ctrl+t", "thinking", "Thinking", tooltip="Show or hide the thinking", show=False, priority=True),
         Binding("ctrl+y", "copy", "Copy", tooltip="Copy the last answer as Markdown"),
         Binding("f3", "settings", "Settings", tooltip="Sampling, presets, colours"),
@@ -96,7 +94,7 @@ class ChatScreen(ChatCommands):
             self.pending.tell_edited(False)
             await self.show_conversation()
         reply = await self.session.ask(question, self.model_id, attachments)
-        await self.transcript.add_question(self.session.messages[-1])
+        await self.transcript.add_question(self.session.messages)
         await self.begin(reply)
 
     @on(AnswerEnded)

@@ -36,19 +36,21 @@ class SettingsScreen(ModalScreen[ChatOptions | None]):
         self._options = options
         self._presets = dict(options.presets)
         efforts = [("thinks first (high)", "high"), ("answers at once (none)", "none")]
-        self._effort = Select(efforts, prompt="the server's choice", value=options.effort or Select.NULL, id="effort")
+        self._effort = Select(
+            efforts, prompt="the server's choice", value=options.effort or Select.NULL, id="effort", compact=True
+        )
         self._numbers = {
             name: Input(_shown(getattr(options, name)), placeholder=hint, compact=True, id=name)
             for name, hint in _NUMBERS
         }
         self._system = TextArea(options.system or "", compact=True, id="system")
-        self._preset = Select(self._names(), prompt="take a preset", id="preset")
+        self._preset = Select(self._names(), prompt="take a preset", id="preset", compact=True)
         self._preset_name = Input(placeholder="a name keeps this prompt as a preset", compact=True, id="preset-name")
         self._problem = Static(markup=False, classes="problem")
 
     def compose(self) -> ComposeResult:
         themes = [(name, name) for name in sorted(self.app.available_themes)]
-        self._theme = Select(themes, value=self.app.theme, allow_blank=False, id="theme")
+        self._theme = Select(themes, value=self.app.theme, allow_blank=False, id="theme", compact=True)
         with VerticalScroll(classes="window") as window:
             window.border_title = "Settings"
             window.border_subtitle = "Ctrl+S keeps them · Esc goes back"

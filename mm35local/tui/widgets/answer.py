@@ -98,7 +98,7 @@ def figures_line(model: str, outcome: Outcome) -> str:
     parts = [_ending(outcome)]
     usage, seconds = outcome.usage, outcome.seconds
     if usage:
-        parts.append(f"{count(usage.num_completion_tokens)} tokens")
+        parts.append(f"{count(usage.num_completion_tokens)} token{'' if usage.num_completion_tokens == 1 else 's'}")
     if usage and seconds and usage.num_completion_tokens > 1:
         parts.append(f"{(usage.num_completion_tokens - 1) / seconds:.1f} tok/s")
     if seconds and seconds >= 0.1:

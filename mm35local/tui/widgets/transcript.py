@@ -23,7 +23,8 @@ from mm35local.tui.widgets.thinking import Thinking
 from mm35local.tui.widgets.turn import Turn
 from mm35local.tui.widgets.welcome import Welcome
 
-_NUM_SHOWN = 40
+_NUM_SHOWN = 20
+_NUM_MOST = 60
 
 
 class Transcript(VerticalScroll, can_focus=False):
@@ -71,9 +72,16 @@ class Transcript(VerticalScroll, can_focus=False):
         self._earlier_line.display = bool(number)
         self._earlier_line.update(Content(f"▴ {number} earlier messages · Ctrl+Up"))
 
-    async def add_question(self, question: Message) -> None:
+    async def add_question(self, messages: list[Message]) -> None:
+        """Show the last one of `messages`. In a conversation that grows, old ones are folded away again."""
         await self._column.query(Welcome).remove()
-        await self._column.mount(Question(question, self._place(question.id)))
+        if len(turns := self.turns) > _NUM_MOST:
+            await self._column.remove_children(turns[:-_NUM_SHOWN])
+            self._earlier = messages[: -_NUM_SHOWN - 1]
+            if not self._earlier_line.is_attached:
+                await self._column.mount(self._earlier_line, before=0)
+            self._tell_earlier()
+        await self._column.mount(Question(messages[-1], self._place(messages[-1].id)))
 
     async def add_answer(self, reply: Reply) -> Answer:
         """The answer that will grow."""
@@ -127,6 +135,8 @@ class Transcript(VerticalScroll, can_focus=False):
     def scroll_pages(self, pages: int) -> None:
         if pages < 0:
             self.release_anchor()
+            if self.scroll_y <= 0:
+                self.run_worker(self.show_earlier(), group="earlier", exclusive=True)
             self.scroll_page_up(animate=False)
         else:
             self.scroll_page_down(animate=False)

@@ -1,0 +1,211 @@
+"""What the terminal chat costs: `python -m bench.tui [--minutes M] [--idle SECONDS] [--rounds N]`.
+
+The chat runs as a process of its own on a pseudo terminal of 120 x 40, against a scripted server; CPU is what the
+operating system counted for the chat. `--minutes` is how long memory is watched while answer after answer streams.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import fcntl
+import os
+import pty
+import re
+import select
+import struct
+import subprocess
+import sys
+import tempfile
+import termios
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+from bench.results_file import report
+from mm35local.tui.history import History
+from mm35local.tui.records import Message, Role
+from tests.fakes.chat_server import ChatScript, ChatServer, Pause, Say, Script
+
+TOKENS_PER_SECOND = 200
+_LONG = 5000
+_TEXT = "The **loader** reads `tensors` in order, and a list follows:\n\n- one\n- two\n\n```python\nx = [1, 2]\n```\n\n"
+_WORDS = _TEXT.split(" ")
+_ANSWER_TOKENS = 1000
+_FRAME_GAP_SECONDS = 0.015
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=0.5)
+    parser.add_argument("--idle", type=float, default=30.0)
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    samples: dict[str, list[float]] = defaultdict(list)
+    with tempfile.TemporaryDirectory() as folder:
+        history = Path(folder) / "history.sqlite3"
+        asyncio.run(_write_long_conversation(history))
+        for _ in range(arguments.rounds):
+            with ChatServer() as server, _chat(server.url) as chat:
+                samples["first paint (s)"].append(chat.seconds_to(b"ready"))
+            with ChatServer() as server:
+                samples[f"open {_LONG} messages (s)"].append(_open_long(server.url, history))
+        with ChatServer() as server, _chat(server.url) as chat:
+            chat.seconds_to(b"ready")
+            chat.watch(2.0)
+            samples["idle CPU (% of a core)"].append(chat.watch(arguments.idle).cpu_percent)
+        for what, value in _stream(60 * arguments.minutes):
+            samples[what].append(value)
+    report("tui", "", samples)
+
+
+def _stream(seconds: float) -> Iterator[tuple[str, float]]:
+    """Answers of 1,000 tokens without a pause between them, as in a long conversation."""
+    each = _ANSWER_TOKENS / TOKENS_PER_SECOND
+    with ChatServer(ChatScript(scripts=[_answer()])) as server, _chat(server.url) as chat:
+        chat.seconds_to(b"ready")
+        num_waiting = 3
+        for _ in range(num_waiting):
+            chat.write(b"go\r")
+        chat.watch(each)
+        usages, sizes = [], []
+        for _ in range(max(1, round(seconds / each))):
+            chat.write(b"go\r")
+            usages.append(chat.watch(each))
+            sizes.append(chat.rss_bytes)
+        half = len(sizes) // 2
+        growth = (sizes[-1] - sizes[half]) / (1 << 20) / max(each, (len(sizes) - 1 - half) * each) * 60
+        yield (
+            f"streaming {TOKENS_PER_SECOND} tok/s: CPU (% of a core)",
+            sum(u.cpu_percent for u in usages) / len(usages),
+        )
+        yield "streaming: repaints per second", sum(u.num_frames for u in usages) / (len(usages) * each)
+        yield "streaming: growth of memory over the second half (MiB per minute)", growth
+
+
+def _answer() -> Script:
+    """Words at the recorded rate, in the bursts of a socket: ten a packet."""
+    steps: list[Say | Pause] = []
+    for number in range(_ANSWER_TOKENS):
+        if number % 10 == 0:
+            steps.append(Pause(10 / TOKENS_PER_SECOND))
+        steps.append(Say(_WORDS[number % len(_WORDS)] + " "))
+    return steps
+
+
+async def _write_long_conversation(path: Path) -> None:
+    history = History(path)
+    await history.open()
+    number = await history.start_conversation("long", "m")
+    text = "Some **Markdown** with a list:\n\n- one\n- two\n\n```python\nx = 1\n```\n"
+    path_of = [Message((Role.USER, Role.ASSISTANT)[i % 2], f"{i}: {text}") for i in range(_LONG)]
+    await history.add_path(number, path_of)
+    await history.close()
+
+
+def _open_long(url: str, history: Path) -> float:
+    """From the key in the list to the last message on the screen, by the application's own clock."""
+    program = (
+        "import asyncio, sys, time\n"
+        "from pathlib import Path\n"
+        "from mm35local.tui.app import ChatApp\n"
+        "from mm35local.tui.options import ChatOptions\n"
+        "from mm35local.tui.widgets.question import Question\n"
+        "async def main():\n"
+        "    app = ChatApp(ChatOptions(sys.argv[1], history_path=Path(sys.argv[2])))\n"
+        "    async with app.run_test(size=(120, 40)) as pilot:\n"
+        "        await pilot.pause(1.0)\n"
+        "        latest = await app.session.history.latest()\n"
+        "        start = time.perf_counter()\n"
+        "        await app.session.resume(latest)\n"
+        "        await app.screen.show_conversation()\n"
+        "        await pilot.pause()\n"
+        "        print(time.perf_counter() - start)\n"
+        "        assert app.screen.query(Question)\n"
+        "    await app.aclose()\n"
+        "asyncio.run(main())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, url, str(history)], check=True, capture_output=True, text=True
+    )
+    return float(done.stdout)
+
+
+class Usage:
+    """What the chat used over a while."""
+
+    def __init__(self, cpu_seconds: float, seconds: float, num_frames: int) -> None:
+        self.cpu_percent = 100 * cpu_seconds / seconds
+        self.num_frames = num_frames
+
+
+class Chat:
+    """A chat on a pseudo terminal, and what it draws there."""
+
+    def __init__(self, process: subprocess.Popen[bytes], terminal: int, started_at: float) -> None:
+        self._process = psutil.Process(process.pid)
+        self._terminal = terminal
+        self._started_at = started_at
+
+    def seconds_to(self, text: bytes, limit: float = 60.0) -> float:
+        """From the start of the process until `text` is on the screen."""
+        drawn = b""
+        while time.monotonic() - self._started_at < limit:
+            drawn += self._read(0.05)
+            if text in re.sub(rb"\x1b\[[0-9;?]*[A-Za-z]", b"", drawn):
+                return time.monotonic() - self._started_at
+        raise TimeoutError(f"{text!r} was not drawn in {limit} s")
+
+    def watch(self, seconds: float) -> Usage:
+        """Output after a pause is a repaint; a terminal that is slow to read would merge them."""
+        before, start, num_frames, last = self._cpu_seconds(), time.monotonic(), 0, 0.0
+        while (left := start + seconds - time.monotonic()) > 0:
+            if self._read(min(left, 1.0)):
+                now = time.monotonic()
+                num_frames += now - last > _FRAME_GAP_SECONDS
+                last = now
+        return Usage(self._cpu_seconds() - before, time.monotonic() - start, num_frames)
+
+    def write(self, keys: bytes) -> None:
+        os.write(self._terminal, keys)
+
+    @property
+    def rss_bytes(self) -> int:
+        return int(self._process.memory_info().rss)
+
+    def _cpu_seconds(self) -> float:
+        times = self._process.cpu_times()
+        return float(times.user + times.system)
+
+    def _read(self, seconds: float) -> bytes:
+        ready, _, _ = select.select([self._terminal], [], [], seconds)
+        return os.read(self._terminal, 1 << 16) if ready else b""
+
+
+@contextmanager
+def _chat(url: str) -> Iterator[Chat]:
+    program = (
+        "import sys; from mm35local.tui.app import run_chat; from mm35local.tui.options import ChatOptions;"
+        " run_chat(ChatOptions(sys.argv[1]))"
+    )
+    terminal, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
+    environment = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor"}
+    start = time.monotonic()
+    with subprocess.Popen(
+        [sys.executable, "-c", program, url], stdin=slave, stdout=slave, stderr=slave, env=environment
+    ) as process:
+        os.close(slave)
+        try:
+            yield Chat(process, terminal, start)
+        finally:
+            process.kill()
+            os.close(terminal)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,194 @@
+"""Several tokens a step and stream: guesses (drafts) are computed behind the last token, and sampling confirms them.
+
+The target's own sampler decides every token, so what is guessed changes the speed of an answer, never the answer. How
+many drafts a step carries follows from two measurements, how often they come true and what more rows cost: it is the
+number that gives most tokens a second, which may well be none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import takewhile
+from typing import Protocol
+
+from mm35local.engine.backend import Chunk
+from mm35local.engine.ngram import NgramIndex
+from mm35local.engine.request import Request
+from mm35local.engine.step_costs import StepCosts
+
+MAX_DRAFT = 16
+"""Drafts of one sequence in a step."""
+MAX_STEP_DRAFTS = 48
+"""Drafts of all sequences in a step; the context has room for the logits of so many (native's MAX_DRAFT_ROWS)."""
+MIN_CHANCE = 0.2
+"""A draft less likely than this is not computed, however cheap: measured costs are not exact either."""
+LEARNING_RATE = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A guess how a sequence goes on."""
+
+    token_ids: tuple[int, ...]
+    strength: int = 0
+    """How well founded it is, in classes that are learnt apart: 0, 1, ..."""
+
+
+class Drafter(Protocol):
+    """Who guesses."""
+
+    def propose(self, requests: Sequence[Request], max_drafts: Sequence[int]) -> list[Draft]:
+        """A guess of at most so many tokens for each request, the empty one where there is none."""
+        ...
+
+    def close(self, request_id: int) -> None:
+        """The request has ended; unknown ids are ignored."""
+        ...
+
+
+class NgramDrafter:
+    """Guesses by lookup in the sequence's own tokens; stronger the more tokens agree (3, 4, 8, 16 or more)."""
+
+    def __init__(self) -> None:
+        self._indexes: dict[int, NgramIndex] = {}
+
+    def propose(self, requests: Sequence[Request], max_drafts: Sequence[int]) -> list[Draft]:
+        return [self._propose(request, limit) for request, limit in zip(requests, max_drafts, strict=True)]
+
+    def close(self, request_id: int) -> None:
+        self._indexes.pop(request_id, None)
+
+    def _propose(self, request: Request, max_draft: int) -> Draft:
+        index = self._indexes.get(request.request_id)
+        if index is None:
+            index = self._indexes[request.request_id] = NgramIndex(request.tokens)
+        token_ids, agreement = index.propose(max_draft)
+        tokens = tuple(takewhile(lambda token_id: token_id >= 0, token_ids))  # up to where an image stands
+        return Draft(tokens, min(agreement.bit_length(), 5))
+
+
+@dataclass(slots=True)
+class Acceptance:
+    """How often drafts come true: the first of them, and each later one once those before it did."""
+
+    first: float = 0.5
+    later: float = 0.8
+
+    def chances(self, num_drafts: int) -> list[float]:
+        """The probability that draft 1, 2, ... is confirmed, which takes all before it."""
+        return [self.first * self.later**number for number in range(num_drafts)]
+
+    def learn(self, num_drafts: int, num_accepted: int) -> None:
+        self.first += LEARNING_RATE * ((num_accepted > 0) - self.first)
+        num_trials = min(num_accepted, num_drafts - 1)
+        if num_trials > 0:
+            weight = 1 - (1 - LEARNING_RATE) ** num_trials
+            self.later += weight * ((num_accepted - 1) / num_trials - self.later)
+
+
+@dataclass(slots=True)
+class _Record:
+    """One request's: what was guessed for the step that runs, and how such guesses did."""
+
+    draft: Draft = field(default_factory=lambda: Draft(()))
+    acceptances: dict[int, Acceptance] = field(default_factory=dict)
+
+    def acceptance(self) -> Acceptance:
+        return self.acceptances.setdefault(self.draft.strength, Acceptance())
+
+
+class Speculator:
+    """Adds drafts to a step, and learns from what became of them."""
+
+    def __init__(self, drafters: Sequence[Drafter], *, max_draft: int = MAX_DRAFT) -> None:
+        """A drafter is asked about the sequences for which those before it had no guess; without any, all is off."""
+        self._drafters = drafters
+        self._max_draft = max_draft
+        self._costs = StepCosts()
+        self._records: dict[int, _Record] = {}
+
+    def add_drafts(self, chunks: Sequence[Chunk], requests: Mapping[int, Request], room: int) -> tuple[Chunk, ...]:
+        """The same chunks, some of them with drafts; at most `room` more rows."""
+        if not self._drafters:
+            return tuple(chunks)
+        decoding = [chunk for chunk in chunks if chunk.wants_token]
+        asking = [requests[chunk.request_id] for chunk in decoding]
+        limits = [max(0, min(self._max_draft, room, _room_of_answer(request))) for request in asking]
+        if not any(limits):
+            return tuple(chunks)
+        records = [self._records.setdefault(request.request_id, _Record()) for request in asking]
+        for record, draft in zip(records, self._propose(asking, limits), strict=True):
+            record.draft = draft
+        chances = [record.acceptance().chances(len(record.draft.token_ids)) for record in records]
+        lengths = self._best_lengths(chances, sum(chunk.num_rows for chunk in chunks), min(room, MAX_STEP_DRAFTS))
+        drafts = {
+            chunk.request_id: record.draft.token_ids[:length]
+            for chunk, record, length in zip(decoding, records, lengths, strict=True)
+            if length
+        }
+        return tuple(
+            replace(chunk, drafts=drafts[chunk.request_id]) if chunk.request_id in drafts else chunk for chunk in chunks
+        )
+
+    def observe(self, chunk: Chunk, sampled: Sequence[int]) -> None:
+        """What was sampled behind a chunk.
+
+        A guess that was not computed teaches for nothing: did its first token come?
+        """
+        record = self._records.get(chunk.request_id)
+        if record is None or not record.draft.token_ids:
+            return
+        if chunk.drafts:
+            record.acceptance().learn(len(chunk.drafts), len(sampled) - 1)
+        else:
+            record.acceptance().learn(1, int(sampled[0] == record.draft.token_ids[0]))
+        record.draft = Draft(())
+
+    def record_step(self, num_rows: int, seconds: float) -> None:
+        """What a step cost."""
+        self._costs.record(num_rows, seconds)
+
+    def close(self, request_id: int) -> None:
+        """The request has ended; unknown ids are ignored."""
+        self._records.pop(request_id, None)
+        for drafter in self._drafters:
+            drafter.close(request_id)
+
+    def give_up(self) -> None:
+        """No more drafts, for any request."""
+        self._drafters = ()
+
+    def _propose(self, requests: Sequence[Request], limits: Sequence[int]) -> list[Draft]:
+        drafts = [Draft(())] * len(requests)
+        for drafter in self._drafters:
+            open_ones = [index for index, draft in enumerate(drafts) if not draft.token_ids]
+            guesses = drafter.propose([requests[i] for i in open_ones], [limits[i] for i in open_ones])
+            for index, guess in zip(open_ones, guesses, strict=True):
+                drafts[index] = guess
+        return drafts
+
+    def _best_lengths(self, chances: Sequence[Sequence[float]], num_rows: int, room: int) -> list[int]:
+        """How many drafts of each sequence give most tokens a second.
+
+        The likeliest rows first, whosesoever they are; a sequence's own come in order, as each is less likely than
+        the one before.
+        """
+        rows = sorted(
+            ((chance, index) for index, row in enumerate(chances) for chance in row if chance >= MIN_CHANCE),
+            key=lambda row: -row[0],
+        )[:room]
+        seconds = self._costs.estimates(num_rows, len(rows))
+        num_tokens = float(len(chances))
+        best_rate, num_chosen = num_tokens / seconds[0], 0
+        for count, ((chance, _index), cost) in enumerate(zip(rows, seconds[1:], strict=False), start=1):
+            num_tokens += chance
+            if num_tokens / cost > best_rate:
+                best_rate, num_chosen = num_tokens / cost, count
+        chosen = [index for _chance, index in rows[:num_chosen]]
+        return [chosen.count(index) for index in range(len(chances))]
+
+
+def _room_of_answer(request: Request) -> int:
+    """Drafts that can be of use: a step ends with a token that was not drafted."""
+    return request.max_total - len(request.tokens) - 1

@@ -1,0 +1,67 @@
+"""How long a step takes by the rows in it, as measured: what more rows cost differs a hundredfold between machines."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from dataclasses import dataclass
+
+SMOOTHING = 0.25
+NUM_FRESH = 256
+"""A measurement counts for that many steps: machines get busy and idle again, contexts grow."""
+OPTIMISM = 4
+"""Up to that many times the rows that were measured, more rows are taken to cost nothing: so they get measured."""
+_EXACT_ROWS = 64
+
+
+@dataclass(slots=True)
+class _Cost:
+    seconds: float
+    measured_at: int
+
+
+class StepCosts:
+    """Interpolates between the row counts that came up lately."""
+
+    def __init__(self) -> None:
+        self._costs: dict[int, _Cost] = {}
+        self._num_steps = 0
+
+    def record(self, num_rows: int, seconds: float) -> None:
+        """One step took so long. A single slow one (the first of its kind, a busy machine) counts little."""
+        self._num_steps += 1
+        bucket = _bucket(num_rows)
+        cost = self._costs.get(bucket)
+        if cost is None or self._is_stale(cost):
+            self._costs[bucket] = _Cost(seconds, self._num_steps)
+        else:
+            cost.seconds += SMOOTHING * (min(seconds, 2 * cost.seconds) - cost.seconds)
+            cost.measured_at = self._num_steps
+
+    def estimates(self, num_rows: int, num_more: int) -> list[float]:
+        """Seconds of steps of num_rows, num_rows + 1, ... num_rows + num_more rows; fewer, where nobody can know.
+
+        Before anything was measured, a step takes a second.
+        """
+        known = sorted(rows for rows, cost in self._costs.items() if not self._is_stale(cost))
+        if not known:
+            return [1.0] * (num_more + 1)
+        last = max(num_rows, min(num_rows + num_more, OPTIMISM * known[-1]))
+        return [self._estimate(rows, known) for rows in range(num_rows, last + 1)]
+
+    def _estimate(self, num_rows: int, known: list[int]) -> float:
+        above = bisect_left(known, num_rows)
+        if above == len(known):
+            return self._costs[known[-1]].seconds
+        if above == 0 or known[above] == num_rows:
+            return self._costs[known[above]].seconds
+        low, high = known[above - 1], known[above]
+        part = (num_rows - low) / (high - low)
+        return (1 - part) * self._costs[low].seconds + part * self._costs[high].seconds
+
+    def _is_stale(self, cost: _Cost) -> bool:
+        return self._num_steps - cost.measured_at > NUM_FRESH
+
+
+def _bucket(num_rows: int) -> int:
+    """Exact for few rows, the power of two above for many."""
+    return num_rows if num_rows <= _EXACT_ROWS else 1 << (num_rows - 1).bit_length()

@@ -1,0 +1,93 @@
+"""The file of the vision part ("mmproj") that belongs to a model: the one that is named, or the one beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import Path
+
+from mm35local.errors import ModelFileError
+from mm35local.models.gguf_header import GgufHeader, read_header
+from mm35local.types import ImageGrid
+
+_PATTERN = "*mmproj*.gguf"
+_KIND = "pixtral"
+_LEAST_COMMON_LETTERS = 8
+"""So far must file names agree where the names inside do not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Projector:
+    path: Path
+    num_bytes: int
+    grid: ImageGrid
+
+
+def read_projector(path: Path, model: GgufHeader) -> Projector:
+    """Raises ModelFileError where `path` is no vision part, or not one of this model."""
+    header = read_header(path)
+    if (problem := _problem(header, model)) is not None:
+        raise ModelFileError(str(path), problem, "name the mmproj file that was made with the model")
+    return _projector(header)
+
+
+def find_projector(model: GgufHeader) -> Projector | None:
+    """The best of those beside the model: of its name inside, then of the likest file name, then the largest."""
+    found = list(_beside(model))
+    if not found:
+        return None
+    best = max(found, key=lambda h: (_is_namesake(h, model), _num_common_letters(h, model), h.file_bytes))
+    return _projector(best)
+
+
+def _beside(model: GgufHeader) -> Iterator[GgufHeader]:
+    for path in sorted(model.path.parent.glob(_PATTERN)):
+        if path == model.path or not path.is_file():
+            continue
+        try:
+            header = read_header(path)
+        except ModelFileError:
+            continue  # somebody else's, or half a download: nobody asked for it by name
+        if _problem(header, model) is None and _may_belong(header, model):
+            yield header
+
+
+def _problem(header: GgufHeader, model: GgufHeader) -> str | None:
+    kind, width = header.metadata.get("clip.projector_type"), header.metadata.get("clip.vision.projection_dim")
+    if header.architecture != "clip" or kind != _KIND:
+        return f"expected a vision part of type {_KIND}, found {kind or header.architecture or 'something else'}"
+    if width != model.number("embedding_length"):
+        return f"it makes embeddings of width {width}, the model takes {model.number('embedding_length')}"
+    return None
+
+
+def _may_belong(header: GgufHeader, model: GgufHeader) -> bool:
+    names = {header.metadata.get("general.name"), model.metadata.get("general.name")}
+    is_told = None not in names
+    return not is_told or _is_namesake(header, model) or _num_common_letters(header, model) >= _LEAST_COMMON_LETTERS
+
+
+def _is_namesake(header: GgufHeader, model: GgufHeader) -> bool:
+    one, other = (_letters(str(each.metadata.get("general.name", ""))) for each in (header, model))
+    return bool(one) and one == other
+
+
+def _letters(name: str) -> str:
+    return "".join(filter(str.isalnum, name.casefold()))
+
+
+def _num_common_letters(header: GgufHeader, model: GgufHeader) -> int:
+    pairs = zip(header.path.name.casefold(), model.path.name.casefold(), strict=False)
+    return len(list(takewhile(lambda pair: pair[0] == pair[1], pairs)))
+
+
+def _projector(header: GgufHeader) -> Projector:
+    def number(key: str, default: int) -> int:
+        value = header.metadata.get(f"clip.vision.{key}", default)
+        if not isinstance(value, int) or not 0 < value < 1 << 16:
+            raise ModelFileError(str(header.path), f"clip.vision.{key} is {value!r}: expected a small positive number")
+        return value
+
+    cell = number("patch_size", 14) * number("spatial_merge_size", 1)
+    return Projector(header.path, header.file_bytes, ImageGrid(cell, number("image_size", 1540)))

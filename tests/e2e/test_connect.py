@@ -1,0 +1,74 @@
+"""`mm35 connect`: every client's text is valid in its language, and says what the running server is."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import tomllib
+from typing import Any
+
+import pytest
+import yaml
+
+from mm35local.cli.app import run
+from mm35local.cli.connect import Client, clients, places, told
+from mm35local.errors import ServerError
+from tests.e2e.serving import free_port
+from tests.server.conftest import fake_engine, listening
+
+URL = "http://127.0.0.1:8123"
+MODEL = {"id": "test-model", "context_length": 100_000, "capabilities": {"vision": True}}
+NAMED = ("zed", "cline", "roo", "continue", "opencode", "codex", "claude-code", "vibe", "aider", "vscode", "jetbrains")
+
+
+def text_of(client: Client) -> str:
+    page = told(client, places(URL, MODEL))
+    return "".join(line for line in page.splitlines(keepends=True) if not line.startswith("#"))
+
+
+def test_the_clients_of_the_issue_are_known() -> None:
+    assert tuple(clients()) == NAMED
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_a_text_is_complete_and_valid(name: str) -> None:
+    client = clients()[name]
+    text = text_of(client)
+    assert "${" not in text
+    assert URL in text
+    assert "test-model" in text
+    parsed: Any = {"json": json.loads, "toml": tomllib.loads, "yaml": yaml.safe_load, "shell": _shell}[client.language](
+        text
+    )
+    assert parsed
+
+
+def _shell(text: str) -> bool:
+    return subprocess.run(["bash", "-n"], input=text, text=True, check=False).returncode == 0
+
+
+def test_limits_leave_room_for_the_answer() -> None:
+    values = places(URL, MODEL)
+    assert int(values["INPUT"]) + int(values["OUTPUT"]) == int(values["CONTEXT"]) == 100_000
+    assert (values["PORT"], values["IMAGES"]) == ("8123", "true")
+    with pytest.raises(ServerError, match="loading"):
+        places(URL, {"id": "x", "context_length": None})
+
+
+async def test_the_running_server_is_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    async with listening(fake_engine()) as here:
+        code = await asyncio.to_thread(run, ["connect", "opencode", "--url", f"{here.url}/v1/"])
+        page = capsys.readouterr().out
+    assert code == 0
+    model = json.loads(page.partition("\n")[2])["provider"]["mm35local"]["models"]["test-model"]
+    assert model["limit"] == {"context": 1024, "output": 256}
+
+
+def test_mistakes_are_two_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["connect", "emacs"]) == 2
+    assert "one of: zed" in capsys.readouterr().err
+    assert run(["connect", "zed", "--url", f"http://127.0.0.1:{free_port()}"]) == 1
+    assert "start one with: mm35 serve" in capsys.readouterr().err
+    assert run(["connect"]) == 0
+    assert "Claude Code" in capsys.readouterr().out

@@ -1,0 +1,220 @@
+"""Guessing changes how fast an answer comes, never the answer; and it goes on only where it pays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mm35local.engine.api import Finished
+from mm35local.engine.backend import Chunk
+from mm35local.engine.core import EngineCore
+from mm35local.engine.request import Request
+from mm35local.engine.speculation import MAX_DRAFT, Acceptance, Draft, NgramDrafter, Speculator
+from mm35local.types import SamplingParams
+from tests.engine.test_core import N_CTX, Run, make_backend, operation_strategy
+from tests.fakes.backend import EOG, N_VOCAB, expected_answer, next_token
+
+
+class Oracle:
+    """Knows the fake backend's answers, and is wrong with a given chance for each token."""
+
+    def __init__(self, error_rate: float = 0.0, seed: int = 0) -> None:
+        self.error_rate = error_rate
+        self._random = Random(seed)
+        self.closed: list[int] = []
+
+    def propose(self, requests: Sequence[Request], max_drafts: Sequence[int]) -> list[Draft]:
+        return [Draft(self._guess(request, limit)) for request, limit in zip(requests, max_drafts, strict=True)]
+
+    def _guess(self, request: Request, limit: int) -> tuple[int, ...]:
+        tokens = list(request.tokens)
+        for _ in range(limit):
+            token_id = next_token(tokens, request.params, len(tokens) - request.num_prompt_tokens)
+            tokens.append((token_id + (self._random.random() < self.error_rate)) % N_VOCAB)
+        return tuple(tokens[len(request.tokens) :])
+
+    def close(self, request_id: int) -> None:
+        self.closed.append(request_id)
+
+
+def speculating(run: Run, drafter: Oracle | NgramDrafter, max_draft: int = MAX_DRAFT) -> Run:
+    """The run, with a core that guesses on the same backend."""
+    run.core = EngineCore(
+        run.backend,
+        n_ctx=N_CTX,
+        num_slots=3,
+        n_batch=8,
+        max_waiting=100,
+        speculator=Speculator((drafter,), max_draft=max_draft),
+    )
+    return run
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    operations=st.lists(operation_strategy, min_size=1, max_size=20),
+    error_rate=st.sampled_from([0.0, 0.2, 0.6, 1.0]),
+    seed=st.integers(0, 1000),
+    faults=st.lists(st.sampled_from([0, 0, 0, 0, 1, 2]), max_size=20),
+    can_trim=st.booleans(),
+)
+def test_every_answer_is_that_of_one_who_does_not_guess(
+    operations: list[tuple[str, object, object]], error_rate: float, seed: int, faults: list[int], can_trim: bool
+) -> None:
+    run = speculating(Run(make_backend(faults=iter(faults), can_trim=can_trim)), Oracle(error_rate, seed))
+    for name, first, second in operations:
+        if name == "submit":
+            assert isinstance(first, tuple)
+            assert isinstance(second, SamplingParams)
+            run.submit(first, second)
+        elif name == "cancel":
+            assert isinstance(first, int)
+            run.cancel(first)
+        else:
+            run.step()
+        assert run.core.num_used_cells <= N_CTX
+    run.drain()
+    run.check()
+
+
+LONG = SamplingParams(temperature=0, max_tokens=60, ignore_eos=True)
+
+
+def num_steps(run: Run) -> int:
+    return len(run.backend.steps)
+
+
+def test_right_guesses_save_steps_and_are_told() -> None:
+    run = speculating(Run(), Oracle())
+    request = run.submit((5, 6), LONG)
+    run.drain()
+    run.check()
+    end = run.last(request)
+    assert isinstance(end, Finished)
+    assert end.usage.num_accepted == end.usage.num_drafted > 40
+    assert num_steps(run) < 20
+    assert end.usage.num_accepted + num_steps(run) == 60 + 1, "each step but the prefill gives one token of its own"
+
+
+def test_several_sequences_guess_in_one_step() -> None:
+    run = speculating(Run(), Oracle(), max_draft=2)
+    for first in (5, 6):
+        run.submit((first, 7), LONG)
+    run.drain()
+    run.check()
+    assert any(sum(bool(chunk.drafts) for chunk in step) == 2 for step in run.backend.steps)
+
+
+def test_wrong_guesses_stop_soon_and_right_ones_start_it_again() -> None:
+    """A guess that is not computed is still compared with what comes."""
+    drafter = Oracle(error_rate=1.0)
+    run = speculating(Run(), drafter)
+    run.submit((5, 6), LONG)
+    for _ in range(30):
+        run.step()
+    assert sum(len(chunk.drafts) for step in run.backend.steps[-10:] for chunk in step) == 0
+    drafter.error_rate = 0.0
+    run.drain()
+    run.check()
+    assert num_steps(run) < 50
+
+
+def test_costly_rows_are_not_computed() -> None:
+    speculator = Speculator((Oracle(),))
+    for _ in range(10):
+        for num_rows in range(1, 20):
+            speculator._costs.record(num_rows, 0.01 * num_rows)
+    request = make_request(LONG)
+    [chunk] = speculator.add_drafts([decode_chunk(request)], {1: request}, room=100)
+    assert chunk.drafts == ()
+    for _ in range(100):
+        for num_rows in range(1, 20):
+            speculator._costs.record(num_rows, 0.01 + 0.0001 * num_rows)
+    [chunk] = speculator.add_drafts([decode_chunk(request)], {1: request}, room=100)
+    assert len(chunk.drafts) > 3
+
+
+def make_request(params: SamplingParams, max_total: int = 100) -> Request:
+    tokens = [5, 6, 7]
+    return Request(1, 1, params, tokens, num_prompt_tokens=3, max_total=max_total, slot=0, num_computed=2)
+
+
+def decode_chunk(request: Request) -> Chunk:
+    return Chunk(1, 0, 2, request.tokens[2:], wants_token=True)
+
+
+@pytest.mark.parametrize(("max_total", "room", "most"), [(100, 2, 2), (5, 100, 1), (4, 100, 0), (100, 0, 0)])
+def test_drafts_fit_the_step_and_the_answer(max_total: int, room: int, most: int) -> None:
+    speculator = Speculator((Oracle(),))
+    request = make_request(LONG, max_total)
+    [chunk] = speculator.add_drafts([decode_chunk(request)], {1: request}, room)
+    assert len(chunk.drafts) == most
+
+
+def test_acceptance_is_learnt() -> None:
+    sure, never = Acceptance(), Acceptance()
+    for _ in range(40):
+        sure.learn(8, 8)
+        never.learn(8, 0)
+    assert sure.chances(8)[-1] > 0.95
+    assert never.chances(1)[0] < 0.01
+    half = Acceptance()
+    for _ in range(40):
+        half.learn(4, 1)
+    assert half.first > 0.95
+    assert half.later < 0.05
+
+
+def test_drawn_tokens_keep_their_distribution() -> None:
+    """Chi-square over the 64 tokens of the fake, which draws them evenly: 63 degrees, 1 in 100,000 lies above 127."""
+    counts = [0] * N_VOCAB
+    num_drafted = 0
+    run = speculating(Run(make_backend(n_ctx=N_CTX)), Oracle(error_rate=0.3))
+    for seed in range(120):
+        params = SamplingParams(temperature=1, seed=seed, max_tokens=40, ignore_eos=True)
+        request = run.submit((seed % 60 + 1, 2), params)
+        run.drain()
+        for token_id in run.answer(request):
+            counts[token_id] += 1
+        end = run.last(request)
+        assert isinstance(end, Finished)
+        num_drafted += end.usage.num_drafted
+    expected = sum(counts) / N_VOCAB
+    assert num_drafted > 1000
+    assert sum((count - expected) ** 2 / expected for count in counts) < 127
+
+
+def test_an_end_among_the_guesses_ends_the_answer() -> None:
+    params = SamplingParams(temperature=0)
+    prompt = next(p for n in range(1, N_VOCAB) if 3 < len(expected_answer(p := (n,), params, N_CTX)) < 20)
+    run = speculating(Run(), Oracle())
+    request = run.submit(prompt, params)
+    run.drain()
+    run.check()
+    assert EOG not in run.answer(request)
+
+
+def test_closed_requests_are_forgotten() -> None:
+    drafter = Oracle()
+    run = speculating(Run(), drafter)
+    request = run.submit((5, 6), LONG)
+    run.drain()
+    assert drafter.closed == [request]
+
+
+def test_lookup_guesses_from_the_request_s_own_tokens() -> None:
+    request = make_request(LONG)
+    request.tokens[:] = [1, 2, 3, 4, 5, 9, 1, 2, 3]
+    drafter = NgramDrafter()
+    [draft] = drafter.propose([request], [2])
+    assert draft == Draft((4, 5), strength=2)
+    request.tokens += [4, 5, 9, 1]
+    [draft] = drafter.propose([request], [3])
+    assert draft.token_ids == (2, 3, 4)
+    assert draft.strength == 3
+    drafter.close(1)
+    drafter.close(1)

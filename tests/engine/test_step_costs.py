@@ -1,0 +1,39 @@
+"""What a step costs is what was measured, and what nobody measured is tried."""
+
+from __future__ import annotations
+
+import pytest
+
+from mm35local.engine.step_costs import NUM_FRESH, OPTIMISM, StepCosts
+
+
+def test_between_measurements_it_is_interpolated() -> None:
+    costs = StepCosts()
+    costs.record(1, 1.0)
+    costs.record(5, 3.0)
+    assert costs.estimates(1, 4) == pytest.approx([1.0, 1.5, 2.0, 2.5, 3.0])
+
+
+def test_a_few_more_rows_than_measured_are_taken_to_be_free_and_no_more_are_told() -> None:
+    costs = StepCosts()
+    costs.record(2, 1.0)
+    assert costs.estimates(2, 100) == [1.0] * (2 * OPTIMISM - 1)
+    assert StepCosts().estimates(3, 2) == [1.0, 1.0, 1.0]
+
+
+def test_one_slow_step_counts_little_and_many_count() -> None:
+    costs = StepCosts()
+    costs.record(1, 1.0)
+    costs.record(1, 100.0)
+    assert costs.estimates(1, 0)[0] <= 1.25
+    for _ in range(60):
+        costs.record(1, 100.0)
+    assert costs.estimates(1, 0)[0] > 50
+
+
+def test_old_measurements_are_forgotten() -> None:
+    costs = StepCosts()
+    costs.record(4, 9.0)
+    for _ in range(NUM_FRESH + 1):
+        costs.record(1, 1.0)
+    assert costs.estimates(1, 3) == [1.0] * 4

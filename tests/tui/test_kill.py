@@ -1,0 +1,112 @@
+"""The chat killed in mid-answer, as a process on a terminal: what is lost, and whether one can go on.
+
+MM35_KILLS=20 does it more often than the default run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pty
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import overload
+
+from mm35local.tui.client import ServerClient
+from mm35local.tui.options import ChatOptions
+from mm35local.tui.records import MessageState
+from mm35local.tui.session import ChatSession
+from tests.fakes.chat_server import ChatScript, ChatServer, Pause, Say, Step
+from tests.tui.conftest import until
+from tests.tui.test_session import READY
+
+NUM_KILLS = int(os.environ.get("MM35_KILLS", "2"))
+LOST_SECONDS = 1.0
+
+
+class Clock(Sequence[Step]):
+    """An answer that tells the time at which each of its words was sent, for ever."""
+
+    @overload
+    def __getitem__(self, index: int) -> Step: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Step]: ...
+
+    def __getitem__(self, index: int | slice) -> Step | Sequence[Step]:
+        return Pause(0) if isinstance(index, int) else [Pause(0)]
+
+    def __len__(self) -> int:
+        return 1
+
+    def __iter__(self) -> Iterator[Step]:
+        while True:
+            yield Say(f"{time.monotonic():.3f} ")
+            yield Pause(0.02)
+
+
+def _chat(url: str, path: Path) -> tuple[subprocess.Popen[bytes], int]:
+    program = (
+        "import sys, pathlib; from mm35local.tui.app import run_chat; from mm35local.tui.options import ChatOptions;"
+        " run_chat(ChatOptions(sys.argv[1], history_path=pathlib.Path(sys.argv[2]), continue_last=True))"
+    )
+    terminal, slave = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm-256color"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, url, str(path)], stdin=slave, stdout=slave, stderr=slave, env=environment
+    )
+    os.close(slave)
+    threading.Thread(target=_drain, args=(terminal,), daemon=True).start()
+    return process, terminal
+
+
+def _drain(terminal: int) -> None:
+    with suppress(OSError):
+        while os.read(terminal, 1 << 16):
+            pass
+
+
+async def test_a_kill_in_mid_answer_loses_less_than_a_second(tmp_path: Path) -> None:
+    path = tmp_path / "history.sqlite3"
+    chance = random.Random(8)
+    for number in range(NUM_KILLS):
+        with ChatServer(ChatScript(scripts=[Clock()])) as server:
+            process, terminal = _chat(server.url, path)
+            await _type_until_asked(server, terminal)
+            await asyncio.sleep(1.2 + chance.random())
+            process.send_signal(signal.SIGKILL)
+            killed_at = time.monotonic()
+            process.wait()
+            os.close(terminal)
+        with ChatServer(ChatScript(scripts=[[Say("Going on.")]])) as server:
+            client = ServerClient(server.url)
+            session = ChatSession(client, ChatOptions(server.url, history_path=path, continue_last=True))
+            await session.open()
+            assert session.take_history_error() is None
+            answer = session.messages[-1]
+            assert len(session.messages) == 2 + 4 * number
+            assert answer.outcome.state is MessageState.STREAMING
+            assert killed_at - float(answer.content.split()[-1]) < LOST_SECONDS
+            reply = await session.ask("go on", "m")
+            await session.answer(reply, READY)
+            assert session.messages[-1].content == "Going on."
+            assert server.script.requests[0]["messages"][-2] == {"role": "assistant", "content": answer.content}
+            await session.close()
+            await client.aclose()
+
+
+async def _type_until_asked(server: ChatServer, terminal: int) -> None:
+    """The question is typed once the chat reads keys; what comes before is lost."""
+    deadline = time.monotonic() + 30
+    while not server.script.requests:
+        assert time.monotonic() < deadline
+        os.write(terminal, b"go\r")
+        with suppress(AssertionError):
+            await until(lambda: server.script.requests, 2.0)
