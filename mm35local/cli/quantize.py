@@ -7,15 +7,28 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from mm35local.cli.console import byte_progress
 from mm35local.cli.options import Json, Threads
+from mm35local.cli.quantize_options import (
+    Checkpoint,
+    Force,
+    Imatrix,
+    Mmproj,
+    OnlyPlan,
+    Out,
+    SplitMaxSize,
+    TensorType,
+    To,
+    Verify,
+)
 from mm35local.cli.quantize_plan import prove, show_plan
 
 if TYPE_CHECKING:
+    from quantize.convert import ConvertResult, Options
     from quantize.make import ConvertedFile
 
 
@@ -24,36 +37,16 @@ def register(app: typer.Typer) -> None:
 
 
 def quantize(
-    checkpoint: Annotated[
-        Path, typer.Argument(metavar="CHECKPOINT", help="Folder with the weights, HF or native layout.")
-    ],
-    to: Annotated[
-        list[str] | None, typer.Option("--to", metavar="QUANT", help="Q4_K_M, Q5_K_M, Q8_0, ...; may be repeated.")
-    ] = None,
-    mmproj: Annotated[
-        str | None,
-        typer.Option("--mmproj", metavar="TYPE", help="Also the vision part, for images: f16, q8_0 or bf16."),
-    ] = None,
-    tensor_type: Annotated[
-        list[str] | None,
-        typer.Option("--tensor-type", metavar="REGEX=TYPE", help="Another type for some tensors; may be repeated."),
-    ] = None,
-    imatrix: Annotated[
-        Path | None, typer.Option("--imatrix", metavar="FILE", help="Importance matrix from llama-imatrix.")
-    ] = None,
-    split_max_size: Annotated[
-        str | None,
-        typer.Option("--split-max-size", metavar="SIZE", help="Several files of at most e.g. 40G of tensors each."),
-    ] = None,
-    plan: Annotated[bool, typer.Option("--plan", help="Only tell what it takes: bytes, disk, memory, time.")] = False,
-    proof: Annotated[
-        bool, typer.Option("--verify", help="Then read all again: hashes, distance from the source, a trial run.")
-    ] = False,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", "-o", metavar="DIR", help="Output folder; default: where mm35 looks for models."),
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace outputs that exist.")] = False,
+    checkpoint: Checkpoint,
+    to: To = None,
+    mmproj: Mmproj = None,
+    tensor_type: TensorType = None,
+    imatrix: Imatrix = None,
+    split_max_size: SplitMaxSize = None,
+    plan: OnlyPlan = False,
+    proof: Verify = False,
+    out: Out = None,
+    force: Force = False,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
@@ -62,9 +55,8 @@ def quantize(
     Interrupt it, or pull the plug: the same command goes on where it stopped.
     """
     from mm35local import paths
-    from quantize.convert import Options, convert
+    from quantize.convert import Options
     from quantize.split import parse_split_size
-    from quantize.vision import write_mmproj
 
     folder = out or paths.models_dir()
     options = Options(tuple(tensor_type or ()), imatrix, parse_split_size(split_max_size) if split_max_size else None)
@@ -75,32 +67,47 @@ def quantize(
     num_skipped = 0
     with _told_when_interrupted():
         if mmproj:
-            with byte_progress("converting the vision part") as progress:
-                file = write_mmproj(
-                    checkpoint, folder, mmproj, force=force, num_threads=threads or 0, on_progress=progress
-                )
-            files.append(file)
+            files.append(_convert_vision(checkpoint, folder, mmproj, force, threads or 0))
         if to or not mmproj:
-            with byte_progress("converting") as progress:
-                result = convert(
-                    checkpoint,
-                    folder,
-                    to or [],
-                    options,
-                    force=force,
-                    num_threads=threads or 0,
-                    on_progress=progress,
-                    on_warning=lambda text: print(f"warning: {text}", file=sys.stderr),
-                )
-            num_skipped = result.num_skipped
+            result = _convert_text(checkpoint, folder, to or [], options, force, threads or 0)
             files += result.files
+            num_skipped = 0 if mmproj else result.num_skipped
             if proof:
                 prove(checkpoint, folder, to or [], options, threads or 0)
+    _tell(files, num_skipped, as_json)
+
+
+def _convert_vision(checkpoint: Path, folder: Path, kind: str, force: bool, num_threads: int) -> ConvertedFile:
+    from quantize.vision import write_mmproj
+
+    with byte_progress("converting the vision part") as progress:
+        return write_mmproj(checkpoint, folder, kind, force=force, num_threads=num_threads, on_progress=progress)
+
+
+def _convert_text(
+    checkpoint: Path, folder: Path, to: Sequence[str], options: Options, force: bool, num_threads: int
+) -> ConvertResult:
+    from quantize.convert import convert
+
+    with byte_progress("converting") as progress:
+        return convert(
+            checkpoint,
+            folder,
+            to,
+            options,
+            force=force,
+            num_threads=num_threads,
+            on_progress=progress,
+            on_warning=lambda text: print(f"warning: {text}", file=sys.stderr),
+        )
+
+
+def _tell(files: Sequence[ConvertedFile], num_skipped: int, as_json: bool) -> None:
     if as_json:
         print(json.dumps([_fields(file) for file in files], indent=2))
         return
     _print(files)
-    if num_skipped and not mmproj:
+    if num_skipped:
         print(
             f"text only: {num_skipped} tensors of the vision tower were left out; --mmproj f16 converts them",
             file=sys.stderr,
