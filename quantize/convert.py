@@ -15,13 +15,15 @@ from mm35local.native import quant
 from quantize.checkpoint import Layout, open_checkpoint
 from quantize.decoder import Decoder, collect_decoder
 from quantize.fingerprint import fingerprint
-from quantize.gguf_file import TensorSpec, lay_out
-from quantize.hyperparameters import Hyperparameters, read_hyperparameters
+from quantize.gguf_file import TensorSpec
+from quantize.hyperparameters import read_hyperparameters
+from quantize.imatrix import Imatrix, read_imatrix
 from quantize.make import ConvertedFile, make
-from quantize.metadata import Metadata, common_metadata, quant_metadata, read_chat_template
+from quantize.metadata import common_metadata, quant_metadata, read_chat_template
 from quantize.model_card import read_model_card
 from quantize.output import PlannedFile, PlannedOutput
-from quantize.recipe import ARCHITECTURE, assign_types, parse_quants
+from quantize.recipe import ARCHITECTURE, assign_types, parse_quants, parse_tensor_rules
+from quantize.split import plan_files
 from quantize.vocabulary import read_vocabulary
 
 
@@ -51,12 +53,27 @@ class ConvertResult:
     warnings: tuple[str, ...]
 
 
-def plan_conversion(source: Path, out_dir: Path, quants: Sequence[str]) -> ConversionPlan:
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What one may wish beyond the quants."""
+
+    tensor_types: tuple[str, ...] = ()
+    """`regex=TYPE` each; the first that matches a tensor decides."""
+    imatrix: Path | None = None
+    split_max_bytes: int | None = None
+
+
+def plan_conversion(
+    source: Path,
+    out_dir: Path,
+    quants: Sequence[str],
+    options: Options = Options(),
+) -> ConversionPlan:
     """Check the whole source and lay out every output; reads headers and small files, writes nothing.
 
     Raises UsageError (unknown quant) or CheckpointError.
     """
-    names = parse_quants(quants)
+    names, rules = parse_quants(quants), parse_tensor_rules(options.tensor_types)
     checkpoint = open_checkpoint(source)
     params, warnings = read_hyperparameters(checkpoint)
     decoder = collect_decoder(checkpoint, params)
@@ -70,33 +87,42 @@ def plan_conversion(source: Path, out_dir: Path, quants: Sequence[str]) -> Conve
         warnings += ("no chat_template.jinja beside the weights: the GGUF gets no chat template",)
     card = read_model_card(source)
     metadata = common_metadata(params, vocabulary, card, template)
-    outputs = tuple(
-        _plan_output(name, out_dir / f"{card.slug}-{name}.gguf", params, decoder, metadata) for name in names
-    )
-    return ConversionPlan(source, checkpoint.layout, card.name, decoder, outputs, warnings)
+    imatrix = None
+    if options.imatrix is not None:
+        imatrix, doubts = read_imatrix(options.imatrix, decoder)
+        metadata |= {"quantize.imatrix.file": imatrix.file, "quantize.imatrix.entries_count": len(imatrix.columns)}
+        warnings += doubts
+    outputs = []
+    for name in names:
+        types = assign_types(params, decoder, name, rules, imatrix)
+        specs = [
+            TensorSpec(tensor.gguf_name, tensor.shape, kind, quant.row_bytes(kind, tensor.row_length))
+            for tensor, kind in zip(decoder.tensors, types, strict=True)
+        ]
+        stem = out_dir / f"{card.slug}-{name}"
+        files = plan_files(ARCHITECTURE, stem, metadata | quant_metadata(name), specs, options.split_max_bytes)
+        outputs.append(_output(name, stem, files, decoder, types, imatrix))
+    return ConversionPlan(source, checkpoint.layout, card.name, decoder, tuple(outputs), warnings)
 
 
-def _plan_output(name: str, path: Path, params: Hyperparameters, decoder: Decoder, metadata: Metadata) -> PlannedOutput:
-    types = assign_types(params, decoder, name)
-    specs = [
-        TensorSpec(tensor.gguf_name, tensor.shape, kind, quant.row_bytes(kind, tensor.row_length))
-        for tensor, kind in zip(decoder.tensors, types, strict=True)
-    ]
-    layout = lay_out(ARCHITECTURE, metadata | quant_metadata(name), specs)
-    return PlannedOutput(
-        name,
-        path.with_suffix(""),
-        (PlannedFile(path, layout, 0),),
-        tuple(spec.name for spec in specs),
-        tuple(types),
-        fingerprint(decoder, [layout.header]),
-    )
+def _output(
+    name: str,
+    stem: Path,
+    files: tuple[PlannedFile, ...],
+    decoder: Decoder,
+    types: Sequence[int],
+    imatrix: Imatrix | None,
+) -> PlannedOutput:
+    recipe = [file.layout.header for file in files] + ([imatrix.sha256.encode()] if imatrix else [])
+    names = tuple(tensor.gguf_name for tensor in decoder.tensors)
+    return PlannedOutput(name, stem, files, names, tuple(types), fingerprint(decoder, recipe), imatrix)
 
 
 def convert(
     source: Path,
     out_dir: Path,
     quants: Sequence[str],
+    options: Options = Options(),
     *,
     force: bool = False,
     num_threads: int = 0,
@@ -109,7 +135,7 @@ def convert(
     takes every core this process may use. `on_progress(done_bytes, total_bytes)` counts source bytes.
     Raises CheckpointError, ConversionError or UsageError; whatever is durable by then stays for the next run.
     """
-    plan = plan_conversion(source, out_dir, quants)
+    plan = plan_conversion(source, out_dir, quants, options)
     for warning in plan.warnings:
         if on_warning:
             on_warning(warning)

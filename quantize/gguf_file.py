@@ -65,10 +65,26 @@ class _MemoryWriter(GGUFWriter):  # type: ignore[misc]
         self.state = WriterState.EMPTY
 
 
-def lay_out(architecture: str, metadata: Metadata, tensors: Sequence[TensorSpec]) -> GgufLayout:
+@dataclass(frozen=True, slots=True)
+class SplitPart:
+    """Which of several files this one is, in llama.cpp's own keys."""
+
+    number: int
+    count: int
+    num_tensors: int
+    """Of all files together."""
+
+
+def lay_out(
+    architecture: str, metadata: Metadata, tensors: Sequence[TensorSpec], split: SplitPart | None = None
+) -> GgufLayout:
     """Render the header and place the tensors in the given order, each aligned to 32 bytes."""
     writer = _MemoryWriter(None, architecture)
     _add_metadata(writer, metadata)
+    if split is not None:
+        writer.add_uint16("split.no", split.number)
+        writer.add_uint16("split.count", split.count)
+        writer.add_int32("split.tensors.count", split.num_tensors)
     for tensor in tensors:
         kind = GGMLQuantizationType(tensor.ggml_type)
         writer.add_tensor_info(tensor.name, tensor.shape, np.dtype(np.float32), tensor.num_bytes, kind)
@@ -143,17 +159,8 @@ class GgufFile:
             os.fsync(self._fd)
 
     def digest(self) -> tuple[str, list[str]]:
-        """SHA-256 of the whole file and of each tensor, read back from the disk in one pass."""
-        os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)
-        whole, tensors, at = hashlib.sha256(), [], 0
-        for offset, num_bytes in zip(self.layout.offsets, self.layout.sizes, strict=True):
-            self._feed(at, offset, whole)
-            tensor = hashlib.sha256()
-            self._feed(offset, offset + num_bytes, whole, tensor)
-            tensors.append(tensor.hexdigest())
-            at = offset + num_bytes
-        self._feed(at, self.layout.num_bytes, whole)
-        return whole.hexdigest(), tensors
+        """See `digest`; nothing comes from the page cache where the system can drop it."""
+        return digest(self._fd, self.layout, self._partial)
 
     def publish(self) -> None:
         """Give it its final name, replacing an older file."""
@@ -173,11 +180,27 @@ class GgufFile:
                 written = os.pwrite(self._fd, data, offset)
                 data, offset = data[written:], offset + written
 
-    def _feed(self, begin: int, end: int, *hashes: Hash) -> None:
-        while begin < end:
-            data = os.pread(self._fd, min(_READ_BYTES, end - begin), begin)
-            if not data:
-                raise ConversionError(f"{self._partial} was cut short meanwhile", "give the same command again")
-            for one in hashes:
-                one.update(data)
-            begin += len(data)
+
+def digest(fd: int, layout: GgufLayout, path: Path) -> tuple[str, list[str]]:
+    """SHA-256 of a whole file and of each of its tensors, read from the disk in one pass."""
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    whole, tensors, at = hashlib.sha256(), [], 0
+    for offset, num_bytes in zip(layout.offsets, layout.sizes, strict=True):
+        _feed(fd, path, at, offset, whole)
+        tensor = hashlib.sha256()
+        _feed(fd, path, offset, offset + num_bytes, whole, tensor)
+        tensors.append(tensor.hexdigest())
+        at = offset + num_bytes
+    _feed(fd, path, at, layout.num_bytes, whole)
+    return whole.hexdigest(), tensors
+
+
+def _feed(fd: int, path: Path, begin: int, end: int, *hashes: Hash) -> None:
+    while begin < end:
+        data = os.pread(fd, min(_READ_BYTES, end - begin), begin)
+        if not data:
+            raise ConversionError(f"{path} was cut short meanwhile", "give the same command again")
+        for one in hashes:
+            one.update(data)
+        begin += len(data)

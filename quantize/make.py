@@ -53,9 +53,7 @@ def make(
     missing = [output for output in outputs if output not in finished]
     if not force:
         _check_existing(missing)
-    entries = finished | _make_missing(
-        decoder, missing, num_threads or _num_cpus(), on_progress or (lambda *step: None)
-    )
+    entries = finished | _make_missing(decoder, missing, num_threads or num_cpus(), on_progress or (lambda *step: None))
     return tuple(
         ConvertedFile(output.quant, file.path, entry.bytes, entry.sha256, output in finished)
         for output in outputs
@@ -82,7 +80,13 @@ def _check_existing(outputs: Sequence[PlannedOutput]) -> None:
         )
 
 
-def _num_cpus() -> int:
+def existing_folder(folder: Path) -> Path:
+    """The nearest folder above that is there: the file system that a folder to be made will stand on."""
+    return next((path for path in (folder, *folder.absolute().parents) if path.is_dir()), Path("/"))
+
+
+def num_cpus() -> int:
+    """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

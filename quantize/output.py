@@ -15,8 +15,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import numpy as np
+from numpy.typing import NDArray
+
 from quantize.durable import disk_errors, partial_path, sync_folder
 from quantize.gguf_file import GgufFile, GgufLayout
+from quantize.imatrix import Imatrix
 from quantize.journal import Journal
 from quantize.manifest import FileEntry, Manifest, read_manifest, write_manifest
 
@@ -39,10 +43,16 @@ class PlannedOutput:
     types: tuple[int, ...]
     """ggml type of each tensor of the decoder."""
     fingerprint: str
+    imatrix: Imatrix | None = None
 
     @property
     def num_bytes(self) -> int:
         return sum(file.layout.num_bytes for file in self.files)
+
+    def missing_bytes(self) -> int:
+        """Of disk, until it is whole: what stands in partial files counts as written, whole files are done."""
+        written = sum(_disk_bytes(partial_path(file.path)) for file in self.files)
+        return 0 if self.finished() else max(0, self.num_bytes - written)
 
     @property
     def manifest_path(self) -> Path:
@@ -51,6 +61,17 @@ class PlannedOutput:
     @property
     def journal_path(self) -> Path:
         return self.stem.with_name(self.stem.name + ".journal")
+
+    def place(self, tensor: int, row: int, num_rows: int) -> tuple[int, int, int]:
+        """Of one row of tensor number `tensor`, which has `num_rows`: (number of the file, offset in it, its bytes)."""
+        part = bisect_right([file.first_tensor for file in self.files], tensor) - 1
+        file = self.files[part]
+        row_bytes = file.layout.sizes[tensor - file.first_tensor] // num_rows
+        return part, file.layout.offsets[tensor - file.first_tensor] + row * row_bytes, row_bytes
+
+    def importance(self, tensor: int) -> NDArray[np.float32] | None:
+        """Weights of the columns of tensor number `tensor`, where an importance matrix speaks of it."""
+        return self.imatrix.columns.get(self.tensor_names[tensor]) if self.imatrix else None
 
     def existing(self) -> tuple[Path, ...]:
         return tuple(file.path for file in self.files if file.path.exists())
@@ -72,6 +93,10 @@ class PlannedOutput:
                     sync_folder(file.path.parent)
         self.journal_path.unlink(missing_ok=True)
         return manifest
+
+
+def _disk_bytes(path: Path) -> int:
+    return path.stat().st_blocks * 512 if path.is_file() else 0
 
 
 def _has_size(path: Path, num_bytes: int) -> bool:

@@ -35,7 +35,7 @@ _Encoded = Mapping[int, NDArray[np.uint8]]
 
 
 @dataclass(frozen=True, slots=True)
-class _Block:
+class Block:
     index: int
     tensor: DecoderTensor
     table: NDArray[np.float32] | None
@@ -56,6 +56,13 @@ class _Block:
     @property
     def num_bytes(self) -> int:
         return self.num_rows * self.source_row_bytes
+
+
+def peak_bytes(num_threads: int, num_outputs: int) -> int:
+    """Memory of the blocks in flight, at most: each thread's decoding (float32, and a copy that interleaves heads, and
+    FP8's table lookup in 64-bit indices) and every block's bytes for every output (float32 at worst) until booked."""
+    decoding = _BLOCK_ELEMENTS * (1 + 4 + 4 + 8)
+    return num_threads * (decoding + _BLOCKS_PER_THREAD * num_outputs * _BLOCK_ELEMENTS * 4)
 
 
 class ShardReader:
@@ -105,7 +112,7 @@ class _Booking:
     on_tensor: Callable[[int, Mapping[Output, str]], None]
     _hashes: dict[int, hashlib._Hash] = field(default_factory=dict)
 
-    def book(self, block: _Block, encoded: _Encoded) -> None:
+    def book(self, block: Block, encoded: _Encoded) -> None:
         for kind, data in encoded.items():
             self._hashes.setdefault(kind, hashlib.sha256()).update(data.data)
         if block.is_last:
@@ -132,9 +139,9 @@ def stream_rows(
     booking = _Booking(on_bytes, on_tensor)
     paths = list(dict.fromkeys(tensor.stored.path for _, tensor in missing))
     with ShardReader(paths) as reader, ThreadPoolExecutor(num_threads, "quantize") as pool:
-        in_flight: deque[tuple[_Block, Future[_Encoded]]] = deque()
+        in_flight: deque[tuple[Block, Future[_Encoded]]] = deque()
         try:
-            for block in _blocks(missing, outputs):
+            for block in blocks(missing, outputs):
                 if len(in_flight) >= num_threads * _BLOCKS_PER_THREAD:
                     _finish_oldest(in_flight, booking)
                 in_flight.append((block, pool.submit(_convert, block, reader)))
@@ -144,12 +151,12 @@ def stream_rows(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _finish_oldest(in_flight: deque[tuple[_Block, Future[_Encoded]]], booking: _Booking) -> None:
+def _finish_oldest(in_flight: deque[tuple[Block, Future[_Encoded]]], booking: _Booking) -> None:
     block, future = in_flight.popleft()
     booking.book(block, future.result())
 
 
-def _blocks(tensors: Sequence[tuple[int, DecoderTensor]], outputs: Sequence[Output]) -> Iterator[_Block]:
+def blocks(tensors: Sequence[tuple[int, DecoderTensor]], outputs: Sequence[Output] = ()) -> Iterator[Block]:
     """Tensors in the order they lie on disk; blocks of permuted ones hold whole heads."""
     for index, tensor in sorted(tensors, key=lambda item: (item[1].stored.path, item[1].stored.offset)):
         table = scaled_table(tensor.scale) if tensor.stored.dtype == "F8_E4M3" else None
@@ -159,10 +166,11 @@ def _blocks(tensors: Sequence[tuple[int, DecoderTensor]], outputs: Sequence[Outp
             head_dim = tensor.num_rows // tensor.num_heads
             step = max(head_dim, step // head_dim * head_dim)
         for first_row in range(0, tensor.num_rows, step):
-            yield _Block(index, tensor, table, lacking, first_row, min(step, tensor.num_rows - first_row))
+            yield Block(index, tensor, table, lacking, first_row, min(step, tensor.num_rows - first_row))
 
 
-def _convert(block: _Block, reader: ShardReader) -> _Encoded:
+def read_rows(block: Block, reader: ShardReader) -> NDArray[np.float32]:
+    """[num_rows, row_length] float32, heads interleaved where llama.cpp wants it. Raises CheckpointError."""
     tensor = block.tensor
     raw = reader.read(tensor, block.first_row * block.source_row_bytes, block.num_bytes)
     rows = decode(raw, tensor.stored.dtype, block.table).reshape(block.num_rows, tensor.row_length)
@@ -170,11 +178,16 @@ def _convert(block: _Block, reader: ShardReader) -> _Encoded:
         raise CheckpointError(str(tensor.stored.path), "it holds NaN or infinite weights", tensor=tensor.stored.name)
     if tensor.num_heads:
         rows = interleave_heads(rows, tensor.num_rows // tensor.num_heads)
+    return rows
+
+
+def _convert(block: Block, reader: ShardReader) -> _Encoded:
+    tensor, rows = block.tensor, read_rows(block, reader)
     encoded: dict[int, NDArray[np.uint8]] = {}
     for output in block.outputs:
         kind = output.plan.types[block.index]
         if kind not in encoded:
-            encoded[kind] = quant.quantize_rows(kind, rows)
+            encoded[kind] = quant.quantize_rows(kind, rows, output.plan.importance(block.index))
         output.write(block.index, block.first_row * quant.row_bytes(kind, tensor.row_length), encoded[kind].data)
     return encoded
 

@@ -13,6 +13,7 @@ import typer
 
 from mm35local.cli.console import byte_progress
 from mm35local.cli.options import Json, Threads
+from mm35local.cli.quantize_plan import prove, show_plan
 
 if TYPE_CHECKING:
     from quantize.make import ConvertedFile
@@ -33,6 +34,21 @@ def quantize(
         str | None,
         typer.Option("--mmproj", metavar="TYPE", help="Also the vision part, for images: f16, q8_0 or bf16."),
     ] = None,
+    tensor_type: Annotated[
+        list[str] | None,
+        typer.Option("--tensor-type", metavar="REGEX=TYPE", help="Another type for some tensors; may be repeated."),
+    ] = None,
+    imatrix: Annotated[
+        Path | None, typer.Option("--imatrix", metavar="FILE", help="Importance matrix from llama-imatrix.")
+    ] = None,
+    split_max_size: Annotated[
+        str | None,
+        typer.Option("--split-max-size", metavar="SIZE", help="Several files of at most e.g. 40G of tensors each."),
+    ] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Only tell what it takes: bytes, disk, memory, time.")] = False,
+    proof: Annotated[
+        bool, typer.Option("--verify", help="Then read all again: hashes, distance from the source, a trial run.")
+    ] = False,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", metavar="DIR", help="Output folder; default: where mm35 looks for models."),
@@ -46,10 +62,15 @@ def quantize(
     Interrupt it, or pull the plug: the same command goes on where it stopped.
     """
     from mm35local import paths
-    from quantize.convert import convert
+    from quantize.convert import Options, convert
+    from quantize.split import parse_split_size
     from quantize.vision import write_mmproj
 
     folder = out or paths.models_dir()
+    options = Options(tuple(tensor_type or ()), imatrix, parse_split_size(split_max_size) if split_max_size else None)
+    if plan:
+        show_plan(checkpoint, folder, to or [], options, threads or 0, as_json)
+        return
     files: list[ConvertedFile] = []
     num_skipped = 0
     with _told_when_interrupted():
@@ -65,6 +86,7 @@ def quantize(
                     checkpoint,
                     folder,
                     to or [],
+                    options,
                     force=force,
                     num_threads=threads or 0,
                     on_progress=progress,
@@ -72,6 +94,8 @@ def quantize(
                 )
             num_skipped = result.num_skipped
             files += result.files
+            if proof:
+                prove(checkpoint, folder, to or [], options, threads or 0)
     if as_json:
         print(json.dumps([_fields(file) for file in files], indent=2))
         return

@@ -7,7 +7,7 @@ The calls release the GIL, so threads quantise in parallel.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -40,6 +40,12 @@ class _ModelDesc(ctypes.Structure):
         ("n_embd_head_k", ctypes.c_uint32),
         ("n_embd_head_v", ctypes.c_uint32),
     )
+
+
+class _TensorOverride(ctypes.Structure):
+    """llama_model_tensor_override; an array of them ends with a null pattern."""
+
+    _fields_ = (("pattern", ctypes.c_char_p), ("type", ctypes.c_int))
 
 
 class _InitParams(ctypes.Structure):
@@ -132,8 +138,13 @@ def type_name(ggml_type: int) -> str:
     return str(_symbols().type_name(ggml_type).decode())
 
 
-def quantize_rows(ggml_type: int, rows: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """[num_rows, row_length] float32, C order → the bytes of the same rows in `ggml_type`. Releases the GIL."""
+def quantize_rows(
+    ggml_type: int, rows: NDArray[np.float32], importance: NDArray[np.float32] | None = None
+) -> NDArray[np.uint8]:
+    """[num_rows, row_length] float32, C order → the bytes of the same rows in `ggml_type`. Releases the GIL.
+
+    `importance`, [row_length] float32, weighs the columns (llama.cpp's imatrix).
+    """
     assert rows.ndim == 2
     assert rows.dtype == np.float32
     assert rows.flags.c_contiguous
@@ -141,13 +152,22 @@ def quantize_rows(ggml_type: int, rows: NDArray[np.float32]) -> NDArray[np.uint8
     out = np.empty(num_rows * row_bytes(ggml_type, row_length), np.uint8)
     symbols = _symbols()
     symbols.quantize_init(ggml_type)
-    num_bytes = symbols.quantize_chunk(ggml_type, rows.ctypes.data, out.ctypes.data, 0, num_rows, row_length, None)
+    assert importance is None or (importance.shape == (row_length,) and importance.dtype == np.float32)
+    weights = None if importance is None else importance.ctypes.data
+    num_bytes = symbols.quantize_chunk(ggml_type, rows.ctypes.data, out.ctypes.data, 0, num_rows, row_length, weights)
     assert num_bytes == out.nbytes, f"ggml wrote {num_bytes} bytes, {out.nbytes} expected"
     return out
 
 
-def assign_types(model: ModelShape, tensors: Sequence[tuple[str, tuple[int, ...]]], ftype: int) -> list[int]:
+def assign_types(
+    model: ModelShape,
+    tensors: Sequence[tuple[str, tuple[int, ...]]],
+    ftype: int,
+    overrides: Mapping[str, int] | None = None,
+) -> list[int]:
     """libllama's ggml type for each (name, shape) under the mix `ftype` (llama.h's enum llama_ftype).
+
+    `overrides` gives the tensors with these names other types, as llama-quantize's --tensor-type does.
 
     `tensors` are all of the model's, in llama.cpp's order (its rules count layers as they pass); shapes are
     (rows, row length) or (length,), the latter stay F32. Raises ConversionError for rows that no block type divides:
@@ -159,7 +179,7 @@ def assign_types(model: ModelShape, tensors: Sequence[tuple[str, tuple[int, ...]
                 f"{name} has rows of {shape[-1]}, expected a multiple of {_SMALLEST_BLOCK}",
                 "convert to F16 or F32 with llama.cpp's own script",
             )
-    with _quant_state(model) as state, _bare_tensors(tensors) as bare:
+    with _quant_state(model, overrides or {}) as state, _bare_tensors(tensors) as bare:
         symbols = _symbols()
         indices = [index for index, tensor in enumerate(bare) if symbols.quant_allows(state, tensor)]
         chosen = (ctypes.c_int * len(indices))()
@@ -172,13 +192,17 @@ def assign_types(model: ModelShape, tensors: Sequence[tuple[str, tuple[int, ...]
 
 
 @contextmanager
-def _quant_state(shape: ModelShape) -> Iterator[int]:
+def _quant_state(shape: ModelShape, overrides: Mapping[str, int]) -> Iterator[int]:
+    """Whole names as patterns: libllama's own regex engine would throw, and end the process, at what it cannot read."""
     symbols = _symbols()
     desc = _ModelDesc(
         shape.architecture.encode(), shape.n_embd, shape.n_ff, shape.num_layers, shape.n_head, shape.n_head_kv, 0,
         shape.head_dim, shape.head_dim,
     )  # fmt: skip
     params = symbols.init_params()
+    patterns = [(f"^{name.replace('.', '[.]')}$".encode(), kind) for name, kind in overrides.items()]
+    table = (_TensorOverride * (len(patterns) + 1))(*(_TensorOverride(*pattern) for pattern in patterns))
+    params.tt_overrides = ctypes.cast(table, type(params.tt_overrides))
     model = symbols.quant_model(ctypes.byref(desc))
     try:
         state = symbols.quant_init(model, ctypes.addressof(params))

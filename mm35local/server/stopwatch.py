@@ -54,6 +54,7 @@ class Stopwatch:
         usage = self.usage or Usage(self.num_prompt_tokens, 0, self.num_cached_tokens)
         num_computed = usage.num_prompt_tokens - usage.num_cached_tokens
         return {
+            "queue_ms": round(1000 * ((self.started_at or time.monotonic()) - self.asked_at), 3),
             "cache_n": usage.num_cached_tokens,
             **_rate("prompt", num_computed, self.prefill_seconds),
             **_rate("predicted", usage.num_completion_tokens, self.decode_seconds),

@@ -21,6 +21,7 @@ from mm35local.tui.commands import COMMANDS
 from mm35local.tui.connection import Connection
 from mm35local.tui.options import ChatOptions
 from mm35local.tui.screens.chat import ChatScreen
+from mm35local.tui.screens.leave import LeaveScreen
 from mm35local.tui.session import ChatSession
 from mm35local.tui.theme import DARK, LIGHT
 
@@ -29,7 +30,13 @@ class ChatApp(App[None]):
     TITLE = "mm35"
     CSS_PATH = "app.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("ctrl+q", "quit", "Quit", tooltip="Leave; a server that this chat started ends too", priority=True),
+        Binding(
+            "ctrl+q",
+            "quit",
+            "Quit",
+            tooltip="Leave; its own server ends, unless others use it",
+            priority=True,
+        ),
         Binding("f2", "light", "Light or dark", show=False),
         Binding("ctrl+p", "command_palette", "All commands", show=False, priority=True),
     ]
@@ -59,6 +66,20 @@ class ChatApp(App[None]):
                     yield SystemCommand(f"/{command.name}", command.help, run)
         yield SystemCommand("Theme", "Choose among all themes", self.action_change_theme)
         yield SystemCommand("Screenshot", "Keep the screen as an SVG", self.deliver_screenshot)
+
+    async def action_quit(self) -> None:
+        """A server of ours that others use is not taken from them unasked."""
+        self.run_worker(self._leave(), group="leave", exclusive=True)
+
+    async def _leave(self) -> None:
+        chat = self.screen_stack[0]
+        num_own = int(isinstance(chat, ChatScreen) and chat.answering is not None)
+        num_others = await self.connection.num_others(num_own)
+        choice = await self.push_screen_wait(LeaveScreen(num_others)) if num_others else "stop"
+        if choice == "leave":
+            self.connection.let_run()
+        if choice is not None:
+            self.exit()
 
     def action_light(self) -> None:
         self.theme = LIGHT.name if self.current_theme.dark else DARK.name

@@ -72,6 +72,20 @@ class Connection:
             self._handle = None
         self._wake.set()
 
+    async def num_others(self, num_own: int) -> int:
+        """Answers that a server which we started gives to others, while it gives us `num_own`; 0 for a found one."""
+        if self._handle is None or self._handle.process is None:
+            return 0
+        try:
+            return max(0, (await self._client.health()).num_busy_slots - num_own)
+        except Mm35Error:
+            return 0
+
+    def let_run(self) -> None:
+        """The server that we started goes on without us."""
+        if self._handle is not None and self._handle.process is not None:
+            self._handle.process.let_run()
+
     async def close(self) -> None:
         if self._handle is not None:
             await self._handle.close()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,10 +20,22 @@ _TAIL_BYTES = 8192
 _TAIL_LINES = 6
 
 
+_KEEPER = """
+import os, sys, time
+while True:
+    time.sleep(2)
+    try:
+        os.kill(int(sys.argv[1]), 0)
+    except OSError:
+        break
+"""
+
+
 class ServerProcess:
     def __init__(self, argv: Sequence[str], log_path: Path) -> None:
         """Starts it. Raises ServerError if there is no such program or the log cannot be written."""
         self.log_path = log_path
+        self._is_ours = True
         try:
             log_path.parent.mkdir(parents=True, exist_ok=True)
             with log_path.open("ab") as log:
@@ -65,8 +78,25 @@ class ServerProcess:
             text = log.read().decode("utf-8", "replace")
         return [line.rstrip() for line in text.splitlines() if line.strip()]
 
+    def let_run(self) -> None:
+        """Let it outlive us: a keeper holds its standard input open for as long as it runs."""
+        keeper = subprocess.Popen(
+            [sys.executable, "-c", _KEEPER, str(self._process.pid)],
+            stdin=subprocess.DEVNULL,
+            stdout=self._process.stdin,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        self._is_ours = False
+        if self._process.stdin:
+            self._process.stdin.close()
+        # Neither is ours to wait for any more, and that is no leak to warn of.
+        keeper.returncode = self._process.returncode = 0
+
     async def close(self) -> None:
         """Ask it to end, then make it; safe to call twice."""
+        if not self._is_ours:
+            return
         if self._process.stdin and not self._process.stdin.closed:
             self._process.stdin.close()
         if self.exit_code is None:

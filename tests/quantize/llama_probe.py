@@ -64,13 +64,27 @@ def _model(path: str, vocab_only: bool) -> Iterator[Any]:
         llama_cpp.llama_model_free(model)
 
 
-def quantize(source: str, target: str, ftype: int) -> int:
+def quantize(
+    source: str,
+    target: str,
+    ftype: int,
+    overrides: list[tuple[str, int]] | None = None,
+    imatrix: dict[str, list[float]] | None = None,
+) -> int:
     """llama.cpp's own quantiser; 0 is success."""
     from llama_cpp import llama_cpp
 
     params = llama_cpp.llama_model_quantize_default_params()
     params.ftype = ftype
     params.nthread = 2
+    rules = [llama_cpp.llama_model_tensor_override(pattern.encode(), kind) for pattern, kind in overrides or ()]
+    params.tt_overrides = (llama_cpp.llama_model_tensor_override * (len(rules) + 1))(*rules)
+    entries = [
+        llama_cpp.llama_model_imatrix_data(name.encode(), (ctypes.c_float * len(values))(*values), len(values))
+        for name, values in (imatrix or {}).items()
+    ]
+    if entries:
+        params.imatrix = (llama_cpp.llama_model_imatrix_data * (len(entries) + 1))(*entries)
     return int(llama_cpp.llama_model_quantize(source.encode(), target.encode(), ctypes.byref(params)))
 
 

@@ -61,7 +61,12 @@ _BEYOND_LLAMA_CPP = ["नमस्ते दुनिया", "স্বাগ�
 The server encodes Mistral prompts by mistral-common, so this touches other programs that run our files."""
 
 
-@pytest.mark.parametrize("quant_name", ["Q4_K_M", "Q5_K_M", "Q8_0", "Q4_K_S", "Q6_K", "IQ4_XS", "BF16"])
+_WITH_IMATRIX = ("IQ3_XS", "IQ3_XXS", "IQ2_M", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S", "Q2_K_S")
+"""llama.cpp refuses these without one."""
+_WITHOUT_IMATRIX = [name for name in FTYPES if name not in (*_WITH_IMATRIX, "F32")]
+
+
+@pytest.mark.parametrize("quant_name", _WITHOUT_IMATRIX)
 def test_types_and_bytes_are_llama_cpps_own(
     llama: LlamaProbe, pocket_checkpoint: Path, pocket_f32: Path, tmp_path: Path, quant_name: str
 ) -> None:

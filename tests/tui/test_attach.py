@@ -16,7 +16,10 @@ from mm35local.tui.attach import Launch, attach
 from mm35local.tui.client import ServerClient
 from mm35local.tui.connection import Connection, Link, LinkState
 from mm35local.tui.events import Health, ServerState
+from mm35local.tui.options import ChatOptions
+from mm35local.tui.screens.leave import LeaveScreen
 from tests.fakes.chat_server import ChatScript, ChatServer
+from tests.tui.chat_pilot import open_chat
 from tests.tui.conftest import until
 
 LOADS_AND_SERVES = """
@@ -29,6 +32,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         progress = (time.monotonic() - start) / 0.4
         body = {"server": "mm35local", "status": "ok" if progress >= 1 else "loading", "progress": progress}
+        body["slots"] = {"total": 4, "busy": 2}
         body["model"] = {"id": str(os.getpid()), "n_ctx": 100}
         data = json.dumps(body).encode()
         self.send_response(200 if progress >= 1 else 503)
@@ -197,3 +201,30 @@ async def test_a_killed_server_of_ours_is_told_and_started_again_on_demand(launc
             connection.wake()
             await asyncio.wait_for(connection.ready.wait(), 5)
             assert LinkState.LOADING in {link.state for link in links}
+
+
+async def test_a_server_that_others_use_may_run_on(launch: Callable[[str], Launch]) -> None:
+    plan = launch("import os, sys, threading\n" + ENDS_WITH_STDIN + LOADS_AND_SERVES)
+    for choice, is_left in (("enter", True), ("down", False)):
+        async with open_chat(ChatOptions(plan.url, launch=plan)) as chat:
+            model = chat.app.connection.link.model
+            assert model is not None
+            await chat.pilot.press("ctrl+q")
+            await until(lambda: isinstance(chat.app.screen, LeaveScreen))
+            assert "2 answers to others" in chat.text("LeaveScreen Static")
+            await chat.pilot.press(choice, "enter")
+            await until(lambda: chat.app.return_code is not None or not chat.app.is_running)
+        await asyncio.sleep(0.3)
+        assert _is_running(int(model.id)) == is_left
+        if is_left:
+            os.kill(int(model.id), signal.SIGKILL)
+            await asyncio.sleep(0.2)
+
+
+ENDS_WITH_STDIN = """
+def watch():
+    sys.stdin.read()
+    os._exit(0)
+
+threading.Thread(target=watch, daemon=True).start()
+"""
