@@ -1,8 +1,8 @@
 """What a grammar costs: `python -m bench.constraint [--rounds N]`.
 
 First the masks alone, at the vocabulary of Mistral Medium 3.5 (131,072): how long each takes to make, which happens
-beside llama_decode, and to apply, which is all that the hot path sees; CPU time, so that other programs do not count. Then four streams of JSON by a schema against
-the same four without one, on the embedded model.
+beside llama_decode, and to apply, which is all that the hot path sees; CPU time, so that other programs do not count.
+Then four streams of JSON by a schema against the same four without one, on the embedded model.
 """
 
 from __future__ import annotations
