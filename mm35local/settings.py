@@ -70,7 +70,10 @@ class Settings(BaseSettings):
     split: Literal["none", "layer", "row", "tensor"] | None = None
     """How several GPUs share the model; None takes the fastest that fits."""
     speculate: Literal["auto", "ngram", "off"] = "auto"
-    """Who guesses tokens ahead: auto and ngram look them up in the conversation, as long as that pays."""
+    """Who guesses tokens ahead, as long as it pays: auto looks them up in the conversation and asks `draft`, ngram only
+    looks them up."""
+    draft: Path | None = None
+    """A small GGUF with the same vocabulary that guesses ahead."""
     flash_attention: bool = True
     """Off only to look for a fault: needs far more memory, and KV must be f16."""
     rpc: str = ""

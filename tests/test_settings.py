@@ -69,6 +69,7 @@ def test_every_setting_is_documented() -> None:
             "kv_store_size",
             "split",
             "speculate",
+            "draft",
             "flash_attention",
             "rpc",
             "gpu",

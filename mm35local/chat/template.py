@@ -23,6 +23,7 @@ from mm35local.chat.grammar import (
     must_call,
     raw_rule,
 )
+from mm35local.chat.hermes import OPEN, HermesParser
 from mm35local.chat.literals import ControlLiterals, absent_marker
 from mm35local.chat.messages import Conversation, Effort, Message, Role, no_vision
 from mm35local.chat.normalize import normalize
@@ -106,7 +107,8 @@ class TemplateDialect:
         return checked(f"start: answer SAFE_WS?\nanswer: {rule}\nSAFE_WS: /[ \\t\\r\\n]{{1,8}}/\n", is_required=True)
 
     def parser(self) -> Parser:
-        return TextParser(self._vocabulary)
+        writes_calls = self._has_tools and OPEN in self._source
+        return HermesParser(self._vocabulary) if writes_calls else TextParser(self._vocabulary)
 
     def _render_folded(self, messages: tuple[Message, ...], conversation: Conversation) -> tuple[str | int, ...]:
         """For templates that know no system role: its text opens the first user message."""

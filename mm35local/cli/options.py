@@ -53,6 +53,18 @@ Speculate = Annotated[
         "--speculate", metavar="auto|ngram|off", help="Guess tokens ahead where it pays.", rich_help_panel=_ENGINE
     ),
 ]
+Draft = Annotated[
+    Path | None,
+    typer.Option(
+        "--draft",
+        exists=True,
+        dir_okay=False,
+        metavar="FILE",
+        help="A small GGUF with the same vocabulary that guesses ahead.",
+        show_default=False,
+        rich_help_panel=_ENGINE,
+    ),
+]
 Rpc = Annotated[
     list[str] | None,
     typer.Option(

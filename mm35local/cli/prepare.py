@@ -103,6 +103,7 @@ def wish_of(settings: Settings, projector: Projector | None = None) -> Wish:
         kv_type=settings.kv,
         split=Split(settings.split) if settings.split else None,
         use_gpu=settings.gpu,
+        draft_bytes=settings.draft.stat().st_size if settings.draft else 0,
         num_slots=settings.parallel,
         flash_attention=settings.flash_attention,
         mmproj_bytes=projector.num_bytes if projector else 0,

@@ -42,7 +42,9 @@ class EngineConfig:
     main_gpu: int = 0
     """The GPU that holds all with split none."""
     speculate: str = "auto"
-    """Who guesses tokens ahead: auto (n-gram lookup while it pays), ngram (the same) or off."""
+    """Who guesses tokens ahead: auto (n-gram lookup, and the draft model where there is one), ngram or off."""
+    draft_path: Path | None = None
+    """A small model with the same token ids that guesses ahead."""
     rpc: tuple[str, ...] = ()
     """host:port of `mm35 rpc-worker`s, whose devices count after the GPUs of this machine."""
     mmproj_path: Path | None = None

@@ -32,13 +32,15 @@ from mm35local.engine.api import (
     WorkerEvent,
 )
 from mm35local.engine.core import EngineCore
+from mm35local.engine.draft_model import DraftModel
 from mm35local.engine.inbox import Inbox
 from mm35local.engine.kv_file import fingerprint
 from mm35local.engine.kv_store import KvStore
 from mm35local.engine.llama_backend import LlamaBackend
 from mm35local.engine.load_rate import LoadRate, file_bytes
 from mm35local.engine.measured import compare
-from mm35local.engine.speculation import NgramDrafter, Speculator
+from mm35local.engine.paying import PayingDrafter
+from mm35local.engine.speculation import Drafter, NgramDrafter, Speculator
 from mm35local.engine.warm_up import warm_up
 from mm35local.errors import EngineError, LoadFailed, Mm35Error, RpcError
 from mm35local.native.buffers import BufferLog
@@ -62,12 +64,13 @@ def run(config: EngineConfig, connection: Connection) -> None:
     asked = config
     try:
         config, backend = _load_largest(library, asked, buffers, inbox, connection)
+        info = _info(asked, config, backend, buffers, time.monotonic() - started)
+        draft_model = _open_draft_model(library, config, backend)
     except RpcError:
         raise  # the process ends and starts again, later each time: the worker over there may come back
     except Mm35Error as error:
         connection.send([LoadError(error)])
         return
-    info = _info(asked, config, backend, buffers, time.monotonic() - started)
     for measured in compare(info.planned, info.buffers):
         print(measured, file=sys.stderr)
     connection.send([Ready(info)])
@@ -78,14 +81,37 @@ def run(config: EngineConfig, connection: Connection) -> None:
         num_slots=config.num_slots,
         n_batch=config.n_batch,
         max_waiting=config.max_waiting,
-        speculator=Speculator(() if config.speculate == "off" else (NgramDrafter(),)),
+        speculator=Speculator(_drafters(config, draft_model)),
         store=store,
     )
     _serve(core, backend, inbox, connection)
     core.save_cache()
     if store is not None:
         store.close()
+    if draft_model is not None:
+        draft_model.shutdown()
     backend.shutdown()
+
+
+def _open_draft_model(library: Library, config: EngineConfig, backend: LlamaBackend) -> DraftModel | None:
+    if config.draft_path is None or config.speculate != "auto":
+        return None
+    return DraftModel(
+        library,
+        config.draft_path,
+        backend.model,
+        n_ctx=config.n_ctx,
+        num_slots=config.num_slots,
+        n_batch=config.n_batch,
+        on_gpu=config.n_gpu_layers > 0,
+    )
+
+
+def _drafters(config: EngineConfig, draft_model: DraftModel | None) -> list[Drafter]:
+    """In the order in which they are asked: a guess by lookup costs nothing."""
+    if config.speculate == "off":
+        return []
+    return [NgramDrafter(), PayingDrafter(draft_model)] if draft_model else [NgramDrafter()]
 
 
 def _open_store(config: EngineConfig) -> KvStore | None:
