@@ -28,6 +28,7 @@ from mm35local.errors import GIB
 from mm35local.models.bandwidth import copy_bandwidth
 from mm35local.models.geometry import Geometry, from_shape
 from mm35local.models.gpus import Machine, detect_machine
+from mm35local.models.memory import padded_cells
 from mm35local.models.mixes import Shape
 from mm35local.models.plan import Plan, Wish, make_plan
 
@@ -85,7 +86,7 @@ def _one(
         max(depths, default=0) + options.prompt + options.tokens,
         max(streams, default=0) * (options.prompt + options.tokens),
     )
-    plan = make_plan(geometry, here, Wish(n_ctx=max(256, n_ctx), kv_type=kv_type))
+    plan = make_plan(geometry, here, Wish(n_ctx=padded_cells(n_ctx), kv_type=kv_type, num_slots=max([1, *streams])))
     config = EngineConfig(
         path,
         path.with_suffix(".log"),

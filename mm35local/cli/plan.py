@@ -103,7 +103,10 @@ def _machine(gpus: str | None, ram_gib: float | None) -> Machine:
     machine = detect_machine()
     if ram_gib is not None:
         machine = replace(machine, ram_free_bytes=int(ram_gib * GIB))
-    return machine if gpus is None else replace(machine, gpus=parse_gpus(gpus), num_unusable_gpus=0, driver=None)
+    if gpus is None:
+        return machine
+    stated = replace(machine, gpus=parse_gpus(gpus), num_unusable_gpus=0, driver=None)
+    return replace(stated, num_decode_threads=0, num_batch_threads=0)
 
 
 def _geometries(model: str) -> tuple[str, dict[str, Geometry]]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 
 import psutil
 
+from mm35local.engine.threads import default_threads
 from mm35local.models.datasheets import SHEETS, find_sheet
 
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
@@ -50,6 +51,9 @@ class Machine:
 
     gpus: tuple[Gpu, ...]
     ram_free_bytes: int
+    num_decode_threads: int = 0
+    num_batch_threads: int = 0
+    """CPU threads that the engine takes for a row and for a batch; 0: not known."""
     num_unusable_gpus: int = 0
     """Cards that are here, but that this build of llama.cpp cannot use."""
     driver: Driver | None = None
@@ -76,9 +80,11 @@ class Machine:
 
 def detect_machine() -> Machine:
     gpus, driver = _nvidia()
+    threads = default_threads()
+    here = Machine(gpus, free_ram_bytes(), threads.num_decode, threads.num_batch, driver=driver)
     if gpus and not has_cuda_backend():
-        return Machine((), free_ram_bytes(), len(gpus), driver)
-    return Machine(gpus, free_ram_bytes(), driver=driver)
+        return replace(here, gpus=(), num_unusable_gpus=len(gpus))
+    return here
 
 
 def has_cuda_backend() -> bool:

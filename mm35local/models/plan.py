@@ -14,7 +14,7 @@ from mm35local.models.geometry import Geometry
 from mm35local.models.gpus import Gpu, Machine
 from mm35local.models.memory import CELL_STEP, padded_cells
 from mm35local.models.placement import Load, Share, can_place_layers, place_layers, place_tensors
-from mm35local.models.speed import decode_tokens_per_second, prefill_tokens_per_second
+from mm35local.models.speed import CpuPart, decode_tokens_per_second, prefill_tokens_per_second
 from mm35local.models.split import Split, allowed_splits, check_split
 
 LEAST_CTX = 2048
@@ -128,6 +128,7 @@ class _Settled:
     n_ctx: int
     kv_type: str
     split: Split
+    machine: Machine
 
 
 def make_plan(geometry: Geometry, machine: Machine, wish: Wish | None = None) -> Plan:
@@ -225,7 +226,7 @@ def _split_over(geometry: Geometry, machine: Machine, wish: Wish, kv_type: str, 
         return None
     load = gpu_load(geometry, wish, kv_type, n_ctx, split)
     shares = place_tensors(load, gpus) if is_cut else place_layers(load, gpus)
-    return _settle(_Settled(wish, n_ctx, kv_type, split), load, gpus, shares) if shares else None
+    return _settle(_Settled(wish, n_ctx, kv_type, split, machine), load, gpus, shares) if shares else None
 
 
 def gpu_load(geometry: Geometry, wish: Wish, kv_type: str, n_ctx: int, split: Split) -> Load:
@@ -251,7 +252,7 @@ def _offloaded(geometry: Geometry, machine: Machine, wish: Wish, kv_type: str) -
         if shares is None:
             continue
         split = Split.LAYER if len(machine.gpus) > 1 else Split.NONE
-        plan = _settle(_Settled(wish, n_ctx, kv_type, split), load, machine.gpus, shares, first)
+        plan = _settle(_Settled(wish, n_ctx, kv_type, split, machine), load, machine.gpus, shares, first)
         if plan.ram_bytes <= machine.ram_free_bytes:
             yield plan
         return
@@ -261,7 +262,8 @@ def _in_ram(geometry: Geometry, machine: Machine, wish: Wish, kv_type: str) -> I
     def at(n_ctx: int) -> Plan:
         compute = _compute_bytes(geometry, wish, kv_type, n_ctx)
         load = Load(geometry, memory.kv_bytes(geometry.shape, kv_type, n_ctx), compute)
-        return _settle(_Settled(wish, n_ctx, kv_type, Split.NONE), load, (), (), len(geometry.layer_bytes) + 1)
+        settled = _Settled(wish, n_ctx, kv_type, Split.NONE, machine)
+        return _settle(settled, load, (), (), len(geometry.layer_bytes) + 1)
 
     def fits(n_ctx: int, share: float = 1.0) -> bool:
         room = machine.ram_free_bytes - geometry.num_bytes
@@ -303,9 +305,9 @@ def _settle(
     cpu_share = 1.0 if not shares else ram_weights / max(1, ram_weights + sum(share.weight_bytes for share in shares))
 
     def decode(kv_share: float) -> float:
-        ram = read_from_ram + round(ram_kv * kv_share)
+        cpu = CpuPart(read_from_ram + round(ram_kv * kv_share), of_layers, settled.machine.num_decode_threads)
         return decode_tokens_per_second(
-            shares, gpus, is_tensor_split=is_cut, ram_bytes=ram, kv_share=kv_share, row_bytes=row_bytes
+            shares, gpus, is_tensor_split=is_cut, cpu=cpu, kv_share=kv_share, row_bytes=row_bytes
         )
 
     return Plan(
@@ -325,7 +327,13 @@ def _settle(
         decode(0.0),
         decode(1.0),
         prefill_tokens_per_second(
-            num_weights, shares, gpus, is_tensor_split=is_cut, cpu_share=cpu_share, row_bytes=row_bytes
+            num_weights,
+            shares,
+            gpus,
+            is_tensor_split=is_cut,
+            cpu_share=cpu_share,
+            num_threads=settled.machine.num_batch_threads,
+            row_bytes=row_bytes,
         ),
     )
 
