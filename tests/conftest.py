@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from mm35local import paths
 from mm35local.models.catalog import load_catalog
@@ -15,6 +16,10 @@ from quantize.convert import convert
 from tests.pocket import write_pocket
 
 os.environ.setdefault("MM35_KV_STORE_SIZE", "0")  # a test that finds what an earlier run computed proves nothing
+
+# A busy machine is no failure; pytest's own timeout ends what hangs.
+settings.register_profile("house", deadline=None)
+settings.load_profile("house")
 
 
 @pytest.fixture(scope="session")
