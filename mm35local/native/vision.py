@@ -43,6 +43,7 @@ class VisionEncoder:
             self.close()
             raise LoadFailed(str(path), "it has no vision tower", _HINT)
         self._n_embd = model.n_embd
+        self._row_end = _read_row_end(path)
         self._marker = mtmd_cpp.mtmd_default_marker()
 
     def encode(self, image: Image) -> Float32Array:
@@ -79,7 +80,12 @@ class VisionEncoder:
         if code:
             raise ValueError(f"mtmd could not encode an image of {image.width} x {image.height} (code {code})")
         pointer = mtmd_cpp.mtmd_get_output_embd(self._handle)
-        return np.ctypeslib.as_array(pointer, (num_rows, self._n_embd)).copy()
+        rows: Float32Array = np.ctypeslib.as_array(pointer, (num_rows, self._n_embd)).copy()
+        if self._row_end is not None:
+            # libmtmd clears them by multiplying what the memory held with 0, which leaves NaN where it held NaN.
+            columns = _num_columns(image)
+            rows[columns :: columns + 1] = self._row_end
+        return rows
 
     def close(self) -> None:
         if self._handle:
@@ -93,3 +99,24 @@ _HINT = "give the mmproj file that was made with this model, or start without on
 def _bytes_of(rgb: bytes) -> object:
     """A pointer into `rgb`, which mtmd copies."""
     return ctypes.cast(ctypes.c_char_p(rgb), ctypes.POINTER(ctypes.c_uint8))
+
+
+def _num_columns(image: Image) -> int:
+    """Merged patches in a row: of (columns + 1) * rows - 1 embeddings, in the image's aspect ratio."""
+    total = image.num_rows + 1
+    for rows in range(1, total):
+        columns = total // rows - 1
+        if total % rows == 0 and columns * image.height == rows * image.width:
+            return columns
+    raise ValueError(f"{image.num_rows} embeddings cannot be rows of {image.width} x {image.height} pixels")
+
+
+def _read_row_end(path: Path) -> Float32Array | None:
+    """The embedding of [IMG_BREAK], f32[n_embd]; None in a projector without it."""
+    from gguf import GGUFReader, dequantize
+
+    for tensor in GGUFReader(path).tensors:
+        if tensor.name == "v.token_embd.img_break":
+            row: Float32Array = dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
+            return row
+    return None
