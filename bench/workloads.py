@@ -94,7 +94,7 @@ async def agents(client: httpx.AsyncClient, seed: int) -> Figures:
     for _ in range(12):
         for i, (rng, chat) in enumerate(zip(rngs, chats, strict=True)):
             chat.append({"role": "user", "content": f"Result of the tool: {words(rng, 50)}. Go on."})
-            answer = await stream_chat(client, chat, 24)
+            answer = await stream_chat(client, chat, 24, ignore_eos=True)
             chat.append({"role": "assistant", "content": answer.text})
             ttfts.append(answer.ttft_seconds)
             cached, could_be = cached + answer.num_cached_tokens, could_be + seen[i]
@@ -113,7 +113,7 @@ async def long_prompt_beside(client: httpx.AsyncClient, seed: int) -> Figures:
     running = [asyncio.ensure_future(stream_chat(client, chat, 400, ignore_eos=True)) for chat in chats]
     await asyncio.sleep(4)
     arrived = time.perf_counter()
-    long = await stream_chat(client, ask(f"{words(rng, 4900)}\nName one word of this list."), 4)
+    long = await stream_chat(client, ask(f"{words(rng, 4900)}\nName one word of this list."), 4, ignore_eos=True)
     answers = await asyncio.gather(*running)
     until = long.piece_times[0]
     gaps = [gap for a in answers for gap in _gaps_between(a, arrived, until)]
@@ -145,7 +145,7 @@ def json_schema(*, is_constrained: bool) -> Workload:
 async def first_token_of_known_prefix(client: httpx.AsyncClient, seed: int) -> Figures:
     """The time to the first token after a prefix of some 1,500 tokens. Same seed, same prompt."""
     rng = Random(f"known {seed}")
-    answer = await stream_chat(client, ask(f"{words(rng, 1200)}\nWhat is this?"), 4)
+    answer = await stream_chat(client, ask(f"{words(rng, 1200)}\nWhat is this?"), 4, ignore_eos=True)
     return {"TTFT s": answer.ttft_seconds, "cached tokens": float(answer.num_cached_tokens)}
 
 

@@ -30,8 +30,6 @@ class ChatSettings(BaseModel):
     """The system prompt itself."""
     presets: dict[str, str] = Field(default_factory=dict)
     """System prompts by name."""
-    keys: dict[str, str] = Field(default_factory=dict)
-    """Other keys for the chat's actions, by the names that F1 shows."""
 
 
 class Settings(BaseSettings):

@@ -95,7 +95,7 @@ def preferred(options: ChatOptions, kept: ChatSettings, given: Mapping[str, Any]
     names = ("system", "effort", "temperature", "top_p", "max_tokens")
     chosen = {name: getattr(kept, name) if given.get(name) is None else given[name] for name in names}
     chosen["system"] = chosen["system"] or None
-    return replace(options, **chosen, theme=kept.theme, keys=kept.keys, presets=kept.presets)
+    return replace(options, **chosen, theme=kept.theme, presets=kept.presets)
 
 
 def _web() -> int:

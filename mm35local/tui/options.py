@@ -29,8 +29,6 @@ class ChatOptions:
     """One line for the start of the chat: why this model."""
 
     theme: str = "mm35-dark"
-    keys: Mapping[str, str] = field(default_factory=dict)
-    """Other keys for actions, by the names that the help shows."""
     presets: Mapping[str, str] = field(default_factory=dict)
     """System prompts by name."""
     settings_path: Path | None = None

@@ -86,7 +86,6 @@ class SettingsScreen(ModalScreen[ChatOptions | None]):
                     "system": self._system.text.strip(),
                     "theme": self._theme.value,
                     "presets": self._presets,
-                    "keys": dict(self._options.keys),
                 }
             )
             self._store(chosen)
