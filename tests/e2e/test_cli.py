@@ -46,7 +46,6 @@ def test_version() -> None:
         (["serve", "--port", "many"], 2, "error: Invalid value for '--port'"),
         (["serve", "--port", "0"], 2, "error: --port: "),
         (["chat", "-p", "x", "--effort", "medium"], 2, "error: --effort medium"),
-        (["chat", "-p", "x", "--continue"], 2, "error: --continue opens the terminal chat"),
         (["chat", "-p", "-"], 2, "error: the question is empty"),
         (["pull", "gpt-5"], 1, "error: no model or file named 'gpt-5'"),
         (["pull", "mistral-medium-3.5:Q4_K_M"], 1, "error: Mistral-Medium-3.5-128B-Q4_K_M.gguf is not published"),

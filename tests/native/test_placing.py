@@ -37,7 +37,7 @@ from mm35local.native.context import CellFormat, Context
 from mm35local.native.library import Library
 from mm35local.native.model import Model, Placing
 buffers = BufferLog()
-library = Library(lambda line: print(buffers.read(line)))
+library = Library(lambda line: print(buffers.read(line), file=sys.stderr))
 model = Model(library, Path(sys.argv[1]), Placing(is_dry=True))
 cells = CellFormat(sys.argv[3])
 Context(library, model, n_ctx=int(sys.argv[2]), num_sequences=32, n_batch=512, num_threads=1, num_batch_threads=1,
