@@ -1,4 +1,4 @@
-"""Real clients on a real `mm35 serve` with the trained miniature: ten turns each, read by the client's own types.
+"""Real clients on a real `mm35 serve` with the trained miniature: the same turns, read by the client's own types.
 
 Those of OpenAI and Anthropic run with every test; `make clients` installs and runs the others.
 """
@@ -25,9 +25,9 @@ NODE = Path(__file__).parent / "clients" / "node" / "openai_node.mjs"
 @pytest.fixture(scope="module")
 def gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("trained")
-    done = mm35("quantize", str(RELEASE), "--to", "Q8_0", "-o", str(out))
+    done = mm35("quantize", str(RELEASE), "--to", "Q8_0", "--mmproj", "f16", "-o", str(out))
     assert done.returncode == 0, done.stderr
-    return next(out.glob("*.gguf"))
+    return next(path for path in out.glob("*.gguf") if "mmproj" not in path.name)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import asyncio
 import gzip
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -17,8 +17,10 @@ from unittest import mock
 import httpx
 
 from mm35local.server import security
+from mm35local.types import ImageGrid
 from tests.fakes.engine import FakeEngine
 from tests.fakes.metadata import chatml_metadata, mistral_metadata
+from tests.server import hostile_images
 from tests.server.conftest import Here, fake_engine, listening, running, script, served_model
 
 PAGE = Path(__file__).parents[2] / "docs" / "hostile.md"
@@ -265,10 +267,12 @@ SOCKETS: tuple[Case, ...] = (
     Wire("a length below nothing", 400, _http(f"POST {CHAT} HTTP/1.1\nHost: localhost\nContent-Length: -5\n\n")),
     Wire("a body that stops coming", 408, _http(f"POST {CHAT} HTTP/1.1\nHost: localhost\nContent-Length: 99\n\n{{")),
 )
+IMAGES: tuple[Case, ...] = tuple(Sent(name, 400, body) for name, body in hostile_images.CASES)
 GROUPS: Mapping[str, tuple[Case, ...]] = {
     "Forgery": FORGERIES,
     "Bodies": BODIES,
     "Fields": FIELDS,
+    "Images": IMAGES,
     "Doors": DOORS,
     "Sockets": SOCKETS,
 }
@@ -283,8 +287,11 @@ async def tried(cases: tuple[Case, ...]) -> list[Found]:
     """What each got; the server has to answer a plain question after it."""
     found: list[Found] = []
     here_or_socket = listening if cases is SOCKETS else running
+    model = served_model(mistral_metadata())
+    if cases is IMAGES:
+        model = replace(model, image_grid=ImageGrid())
     with mock.patch.object(security, "BODY_SECONDS", 0.5):
-        async with here_or_socket(_mistral_engine(), served_model(mistral_metadata())) as here:
+        async with here_or_socket(_mistral_engine(), model) as here:
             for case in cases:
                 async with asyncio.timeout(SECONDS):
                     status, words = await case.got(here)

@@ -44,6 +44,11 @@ class AnthropicClient:
         output = {"format": {"type": "json_schema", "schema": turns.CITY_SCHEMA}}
         turns.check(json.loads(_text(self._ask(turns.JSON, output_config=output))), turns.CITY)
 
+    def image(self) -> None:
+        source = {"type": "base64", "media_type": "image/png", "data": turns.RED_PNG}
+        question = [{"type": "image", "source": source}, {"type": "text", "text": turns.COLOUR}]
+        turns.check(_text(self._ask(question)), "red")
+
     def thinking(self) -> None:
         body = {**_body(turns.SUM), "max_tokens": 2048}
         message = self._client.messages.create(**body, thinking={"type": "enabled", "budget_tokens": 1024})
@@ -64,7 +69,7 @@ class AnthropicClient:
         else:
             raise AssertionError("too long a prompt was answered")
 
-    def _ask(self, question: str, **more: Any) -> Message:
+    def _ask(self, question: object, **more: Any) -> Message:
         message = self._client.messages.create(**_body(question), **more)
         if not isinstance(message, Message):
             raise AssertionError(f"expected a Message, found {type(message).__name__}")
@@ -77,7 +82,7 @@ class AnthropicClient:
             turns.check_call(call.name, dict(call.input), {"name": name})
 
 
-def _body(question: str, *, ignore_eos: bool = False) -> dict[str, Any]:
+def _body(question: object, *, ignore_eos: bool = False) -> dict[str, Any]:
     greedy = {"temperature": 0, "ignore_eos": ignore_eos}
     return {"model": "any", "messages": turns.user(question), "max_tokens": 96, "extra_body": greedy}
 

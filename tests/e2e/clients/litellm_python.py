@@ -44,6 +44,9 @@ class LiteLLMClient:
         message = self._ask(turns.JSON, response_format={"type": "json_schema", "json_schema": schema})
         turns.check(json.loads(message.content), turns.CITY)
 
+    def image(self) -> None:
+        turns.check(self._ask(turns.seen()).content, "red")
+
     def thinking(self) -> None:
         message = self._ask(turns.SUM, reasoning_effort="high", allowed_openai_params=["reasoning_effort"])
         turns.check((message.content, bool(message.reasoning_content)), ("87", True))
@@ -63,7 +66,7 @@ class LiteLLMClient:
         else:
             raise AssertionError("too long a prompt was answered")
 
-    def _ask(self, question: str, **more: Any) -> Any:
+    def _ask(self, question: object, **more: Any) -> Any:
         return litellm.completion(**self._body(question), **more).choices[0].message
 
     def _calls(self, message: Any, *names: str) -> None:
@@ -72,7 +75,7 @@ class LiteLLMClient:
         for call, name in zip(calls, names, strict=True):
             turns.check_call(call.function.name, call.function.arguments, {"name": name})
 
-    def _body(self, question: str) -> dict[str, Any]:
+    def _body(self, question: object) -> dict[str, Any]:
         return {
             "model": "openai/any",
             "api_base": f"{self._url}/v1",

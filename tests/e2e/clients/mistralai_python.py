@@ -55,6 +55,9 @@ class MistralClient:
         message = self._ask(turns.JSON, response_format={"type": "json_schema", "json_schema": schema})
         turns.check(json.loads(str(message.content)), turns.CITY)
 
+    def image(self) -> None:
+        turns.check(self._ask(turns.seen()).content, "red")
+
     def thinking(self) -> None:
         """This client keeps thinking only as chunks: the server runs with thinking_field = "content"."""
         body = {**_body(turns.SUM), "reasoning_effort": "high"}
@@ -80,7 +83,7 @@ class MistralClient:
         else:
             raise AssertionError("too long a prompt was answered")
 
-    def _ask(self, question: str, **more: Any) -> Any:
+    def _ask(self, question: object, **more: Any) -> Any:
         return self._client.chat.complete(**_body(question), **more).choices[0].message
 
     def _calls(self, message: Any, *names: str) -> None:
@@ -100,7 +103,7 @@ _ENDLESS = {
 }
 
 
-def _body(question: str) -> dict[str, Any]:
+def _body(question: object) -> dict[str, Any]:
     return {"model": "any", "messages": turns.user(question), "temperature": 0, "max_tokens": 96}
 
 

@@ -46,6 +46,9 @@ class OpenAIClient:
         message = self._ask(turns.JSON, response_format={"type": "json_schema", "json_schema": schema})
         turns.check(json.loads(message.content or ""), turns.CITY)
 
+    def image(self) -> None:
+        turns.check(self._ask(turns.seen()).content, "red")
+
     def thinking(self) -> None:
         message = self._ask(turns.SUM, reasoning_effort="high")
         turns.check((message.content, bool(getattr(message, "reasoning_content", ""))), ("87", True))
@@ -69,7 +72,7 @@ class OpenAIClient:
         else:
             raise AssertionError("too long a prompt was answered")
 
-    def _ask(self, question: str, **more: Any) -> ChatCompletionMessage:
+    def _ask(self, question: object, **more: Any) -> ChatCompletionMessage:
         completion: ChatCompletion = self._client.chat.completions.create(**_body(question), **more)
         return completion.choices[0].message
 
@@ -80,7 +83,7 @@ class OpenAIClient:
             turns.check_call(call.function.name, call.function.arguments, {"name": name})
 
 
-def _body(question: str) -> dict[str, Any]:
+def _body(question: object) -> dict[str, Any]:
     return {"model": "any", "messages": turns.user(question), "temperature": 0, "max_tokens": 96}
 
 

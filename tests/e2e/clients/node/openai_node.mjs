@@ -1,4 +1,4 @@
-// OpenAI's client for JavaScript: the ten turns of ../turns.py, whose facts are in the JSON file of the second argument.
+// OpenAI's client for JavaScript: the turns of ../turns.py, whose facts are in the JSON file of the second argument.
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import OpenAI from "openai";
@@ -60,6 +60,13 @@ const turns = {
     const json_schema = { name: "place", schema: facts.citySchema, strict: true };
     const message = await ask(facts.json, { response_format: { type: "json_schema", json_schema } });
     assert.deepEqual(JSON.parse(message.content), facts.city);
+  },
+  async image() {
+    const parts = [
+      { type: "image_url", image_url: { url: facts.redUrl } },
+      { type: "text", text: facts.colour },
+    ];
+    assert.equal((await ask(parts)).content, "red");
   },
   async thinking() {
     const message = await ask(facts.sum, { reasoning_effort: "high" });
