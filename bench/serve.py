@@ -15,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import httpx
 from rich.console import Console
 from rich.table import Table
 
@@ -52,7 +53,7 @@ def main() -> None:
         for number in range(arguments.rounds):
             for name in names:
                 for contender in contenders if number % 2 == 0 else contenders[::-1]:
-                    _book(samples, name, contender, _measure(name, contender, number))
+                    _try(samples, name, contender, number)
     _report(arguments.name, setting, [contender.name for contender in contenders], samples)
 
 
@@ -78,6 +79,14 @@ def _contenders(setting: Setting, cache: Path, arguments: argparse.Namespace) ->
     if arguments.llama_cpp_python:
         found.append(llama_cpp_server(setting, arguments.llama_cpp_python))
     return found
+
+
+def _try(samples: Samples, name: str, contender: Contender, seed: int) -> None:
+    """One contender's failure is told, and does not take the others' figures with it."""
+    try:
+        _book(samples, name, contender, _measure(name, contender, seed))
+    except (ValueError, RuntimeError, httpx.HTTPError) as error:
+        print(f"{contender.name}: {name}: FAILED: {error}", flush=True)
 
 
 def _measure(name: str, contender: Contender, seed: int) -> Figures | None:
