@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FEW_CORES = 3
+_FEW_SPINS = "1000"
+"""Some microseconds: a thread that is about to come is met awake, one that lost its core is waited for asleep."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +39,12 @@ def default_threads() -> Threads:
 
 
 def sleep_at_barriers() -> None:
-    """Where cores are few, tell GNU OpenMP to sleep rather than spin. Call it before llama.cpp is imported.
+    """Where cores are few, tell GNU OpenMP to spin a moment and then sleep. Call it before llama.cpp is imported.
 
     A user's own GOMP_SPINCOUNT wins. With many cores waking all of them would cost more than it saves.
     """
     if len(_allowed_cpus()) <= FEW_CORES:
-        os.environ.setdefault("GOMP_SPINCOUNT", "0")
+        os.environ.setdefault("GOMP_SPINCOUNT", _FEW_SPINS)
 
 
 def _allowed_cpus() -> set[int]:
