@@ -14,12 +14,15 @@ import numpy as np
 
 _MAX_IMAGE_TOKENS = 55 * 55
 """A square of 1540 pixels in cells of 28."""
+_M_PERTURB, _ALLOCATE_ZEROS = -6, 0xFF
 
 
 @contextmanager
 def _projector(model: Any, path: str) -> Iterator[Any]:
     from llama_cpp import mtmd_cpp
 
+    # libmtmd clears row ends by multiplying what the memory held with 0: NaN stays NaN. Here fresh memory holds zeros.
+    ctypes.CDLL(None).mallopt(_M_PERTURB, _ALLOCATE_ZEROS)
     params = mtmd_cpp.mtmd_context_params_default()
     params.use_gpu, params.print_timings, params.warmup = False, False, False
     params.n_threads = 2
