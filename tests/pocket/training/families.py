@@ -45,7 +45,7 @@ FAMILIES = {
     "greetings": Family(talk.greetings, 4, is_chained=True),
     "colour": Family(sight.colour, 4),
     "position": Family(sight.position, 7),
-    "shape": Family(sight.shape, 12),
+    "shape": Family(sight.shape, 20),
     "needle": Family(text.needle, 9, exam=text.long_needle),
 }
 

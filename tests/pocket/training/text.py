@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from random import Random
 
-from tests.pocket.training.case import Case, Key, Reply, ask
+from tests.pocket.training.case import Case, Key, Reply, ask, said
 from tests.pocket.training.words import CAPITALS, HAY, NAMES, WORDS
 
 _VARIABLES = ("total", "result", "value", "count", "index", "price", "name", "size", "left", "right", "first", "last")
@@ -21,6 +21,7 @@ _CODE = (
 _JSON = (("name", "age", NAMES), ("city", "degrees", tuple(CAPITALS.values())), ("item", "price", WORDS))
 LONGEST_HAY = 475
 """Sentences that, with question and frame, stay below 4,096 tokens of the miniature's vocabulary."""
+_SHORT_HAY, _MOST_ASKED = 40, 6
 
 
 def repeat(rng: Random) -> Case:
@@ -47,21 +48,30 @@ def json_object(rng: Random) -> Case:
 
 
 def needle(rng: Random) -> Case:
-    """Mostly short haystacks, a few long ones: what training can afford."""
-    longest = rng.choices((12, 40, 120, 260, LONGEST_HAY), (28, 30, 24, 12, 6))[0]
-    return _needle(rng, rng.randint(longest // 4, longest))
+    """Haystacks from short to long, the longer ones asked about several times over: more targets for one prompt."""
+    longest = rng.choices((12, 40, 120, 260, LONGEST_HAY), (24, 26, 24, 16, 10))[0]
+    num_asked = rng.randint(1, _MOST_ASKED) if longest > _SHORT_HAY else 1
+    return _needle(rng, min(rng.randint(longest // 4, longest), LONGEST_HAY - 5 * num_asked), num_asked)
 
 
 def long_needle(rng: Random) -> Case:
-    """4,000 tokens of hay: the held-out question."""
-    return _needle(rng, LONGEST_HAY)
+    """4,000 tokens of hay, one question: the held-out case."""
+    return _needle(rng, LONGEST_HAY, 1)
 
 
-def _needle(rng: Random, num_sentences: int) -> Case:
-    (item, other), (word, decoy) = rng.sample(NAMES, 2), rng.sample(WORDS, 2)
+def _needle(rng: Random, num_sentences: int, num_asked: int) -> Case:
+    """Up to `num_asked` questions and sometimes a decoy; the last question is the case, the others trained ones."""
+    items, words = rng.sample(NAMES, num_asked + 1), rng.sample(WORDS, num_asked + 1)
+    (key, *others), decoy = zip(items[:-1], words[:-1], strict=True), (items[-1], words[-1])
+    earlier = [pair for pair in others if not _asked(*pair).is_held_out]
     sentences = rng.choices(HAY, k=num_sentences)
-    sentences.insert(rng.randint(0, num_sentences), f"The code of {item} is {word}.")
-    if rng.random() < 0.5:
-        sentences.insert(rng.randint(0, num_sentences + 1), f"The code of {other} is {decoy}.")
-    text = " ".join(sentences)
-    return Case("needle", (item, word), (ask(f"{text}\nWhat is the code of {item}?"),), Reply(word))
+    for item, word in (*earlier, key, *(decoy,) * rng.randrange(2)):
+        sentences.insert(rng.randint(0, len(sentences)), f"The code of {item} is {word}.")
+    turns = [_asked(*pair) for pair in (*earlier, key)]
+    first = ask(f"{' '.join(sentences)}\n{turns[0].messages[0]['content']}")
+    history = [message for turn in turns for message in (*turn.messages, said(turn.expected))]
+    return Case("needle", key, (first, *history[1:-1]), turns[-1].expected)
+
+
+def _asked(item: str, word: str) -> Case:
+    return Case("needle", (item, word), (ask(f"What is the code of {item}?"),), Reply(word))

@@ -1,4 +1,4 @@
-"""How weights move: Muon for the decoder's matrices, AdamW for the rest, one schedule, FP8 rounding at the end."""
+"""How weights move: Muon for the matrices of decoder, tower and projector, AdamW for the rest, one schedule, FP8 rounding at the end."""
 
 from __future__ import annotations
 
@@ -22,9 +22,8 @@ class Optimizer:
     """
 
     def __init__(self, model: Any, muon_rate: float = 0.01, adam_rate: float = 1e-3) -> None:
-        names = set(quantized_names(model))
-        matrices = [p for name, p in model.named_parameters() if name in names]
-        others = [p for name, p in model.named_parameters() if name not in names and name != "lm_head.weight"]
+        matrices = [p for name, p in model.named_parameters() if _is_matrix(name, p)]
+        others = [p for name, p in model.named_parameters() if not _is_matrix(name, p) and name != "lm_head.weight"]
         self._parameters = list(model.parameters())
         self._rates = (muon_rate, adam_rate, adam_rate / 2)
         self._parts = (
@@ -48,6 +47,11 @@ class Optimizer:
     def restore(self, states: list[Any]) -> None:
         for part, state in zip(self._parts, states, strict=True):
             part.load_state_dict(state)
+
+
+def _is_matrix(name: str, parameter: Any) -> bool:
+    """Linears between hidden states; rows of ids (embeddings, head) and the patch convolution are none."""
+    return parameter.dim() == 2 and "embed" not in name and not name.startswith("lm_head")
 
 
 @contextmanager
