@@ -11,10 +11,12 @@ import argparse
 import asyncio
 import json
 import tempfile
+from base64 import b64decode
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -23,14 +25,20 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 from bench.results_file import RESULTS, machine
+from mm35local.chat.dialect import Dialect, load_dialect
+from mm35local.chat.messages import Conversation, ImageAt, Message, Role
 from mm35local.engine.api import EngineConfig, EngineState, Failed, Tokens
 from mm35local.engine.client import EngineClient
+from mm35local.models.gguf_header import read_header
 from mm35local.native.batch import Batch
 from mm35local.native.context import Context
 from mm35local.native.library import Library
 from mm35local.native.model import Model
-from mm35local.types import Prompt, SamplingParams
+from mm35local.server.pixels import read_pixels
+from mm35local.types import ImageGrid, Prompt, SamplingParams
 from quantize.convert import convert
+from quantize.vision import write_mmproj
+from tests.pocket.training.case import Case
 from tests.pocket.training.encode import Encoder, Sample
 from tests.pocket.training.families import FAMILIES, held_out_cases
 from tests.pocket.training.released import RELEASE
@@ -77,28 +85,25 @@ def main() -> None:
     parser.add_argument("--cases", type=int, default=24, help="held-out cases of each family")
     arguments = parser.parse_args()
     encoder = Encoder(RELEASE / "tekken.json")
-    samples = [
-        (case, encoder.sample(case))
-        for family in FAMILIES
-        for case in held_out_cases(family, arguments.cases)
-        if not case.images  # the projector is no part of these files
-    ]
+    cases = [case for family in FAMILIES for case in held_out_cases(family, arguments.cases)]
     with tempfile.TemporaryDirectory() as folder:
         files = {file.quant: file.path for file in convert(RELEASE, Path(folder), QUANTS).files}
-        short = [sample for _, sample in samples if sample.num_prompt < _LONGEST_PROMPT]
+        mmproj = write_mmproj(RELEASE, Path(folder)).path
+        dialect = load_dialect(read_header(files[REFERENCE]).metadata, REFERENCE, has_vision=True)
+        prompts = [_prompt(case, encoder, dialect) for case in cases]
+        samples = [encoder.sample(case) for case in cases if not case.images]
+        short = [sample for sample in samples if sample.num_prompt < _LONGEST_PROMPT]
         following = [np.asarray([sample.ids[row + 1] for row in _target_rows(sample)]) for sample in short]
         reference = _logs(files[REFERENCE], short)
         divergences, passed = {}, {}
         for quant, path in files.items():
             divergences[quant] = _divergence(reference, _logs(path, short), following)
-            replies = asyncio.run(_replies(path, Path(folder), [sample for _, sample in samples]))
+            replies = asyncio.run(_replies(path, mmproj, prompts))
             passed[quant] = Counter(
-                case.family
-                for (case, _), ids in zip(samples, replies, strict=True)
-                if case.passes(encoder.reply(list(ids)))
+                case.family for case, ids in zip(cases, replies, strict=True) if case.passes(encoder.reply(list(ids)))
             )
         sizes = {quant: path.stat().st_size for quant, path in files.items()}
-    asked = Counter(case.family for case, _ in samples)
+    asked = Counter(case.family for case in cases)
     _write(divergences, passed, asked, sizes)
 
 
@@ -163,20 +168,32 @@ def _divergence(
 # --- answers ---
 
 
-async def _replies(path: Path, folder: Path, samples: Sequence[Sample]) -> list[tuple[int, ...]]:
+def _prompt(case: Case, encoder: Encoder, dialect: Dialect) -> Prompt:
+    """Text as training encoded it; a question about an image as the server renders it, from pixels to rows."""
+    if not case.images:
+        sample = encoder.sample(case)
+        return Prompt(sample.ids[: sample.num_prompt])
+    ((picture, question),) = (message["content"] for message in case.messages)
+    image = read_pixels(b64decode(picture["image_url"]["url"].partition(",")[2]), ImageGrid(), "image")
+    message = Message(Role.USER, question["text"], images=(ImageAt(0, image),))
+    ids = dialect.render(Conversation((message,), datetime.now(UTC)))
+    return Prompt(tuple(token for token in ids if isinstance(token, int)), (image,))
+
+
+async def _replies(path: Path, mmproj: Path, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]:
     """Greedy answers through the real engine, one after another: answers side by side would round differently."""
-    engine = EngineClient(EngineConfig(model_path=path, log_path=folder / "engine.log", n_ctx=_N_CTX))
+    log = path.with_suffix(".log")
+    engine = EngineClient(EngineConfig(model_path=path, mmproj_path=mmproj, log_path=log, n_ctx=_N_CTX))
     await engine.start()
     try:
         while engine.status.state is EngineState.LOADING:
             await asyncio.sleep(0.01)
-        return [await _reply(engine, sample) for sample in samples]
+        return [await _reply(engine, prompt) for prompt in prompts]
     finally:
         await engine.aclose()
 
 
-async def _reply(engine: EngineClient, sample: Sample) -> tuple[int, ...]:
-    prompt = Prompt(sample.ids[: sample.num_prompt])
+async def _reply(engine: EngineClient, prompt: Prompt) -> tuple[int, ...]:
     ids: list[int] = []
     async with aclosing(engine.generate(prompt, SamplingParams(temperature=0, max_tokens=_LONGEST_REPLY))) as events:
         async for event in events:
@@ -219,7 +236,7 @@ def _document(
         "# What a quant costs",
         "",
         "Written by `python -m bench.quality` from the trained pocket model (tests/pocket/trained): every quant",
-        f"against the BF16 GGUF over the assistant's tokens of held-out dialogues (below {_LONGEST_PROMPT} tokens);",
+        f"against the BF16 GGUF over the assistant's tokens of held-out texts (below {_LONGEST_PROMPT} tokens);",
         "± is the standard error over dialogues.",
         "",
         "| quant | MB | perplexity | KL divergence, mean | KL, 99th percentile | top-1 agreement |",
@@ -232,7 +249,7 @@ def _document(
         lines.append(f"| {quant} | {sizes[quant] / 1e6:.2f} | {perplexity} | {d.kl} | {d.kl_p99:.5f} | {d.agreement} |")
     lines += [
         "",
-        "Answers that are right, greedy, through the engine:",
+        "Answers that are right, greedy, through the engine, images through the F16 projector:",
         "",
         f"| family | asked | {' | '.join(passed)} |",
     ]

@@ -83,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.pocket.train", description=__doc__)
     parser.add_argument("--work", type=Path, default=Path("build/pocket"), help="checkpoints and log")
     parser.add_argument("--out", type=Path, default=Path("build/pocket/release"), help="the release")
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=2600)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1, help="more than one pays only on an idle machine")
     parser.add_argument("--cases", type=int, default=40, help="held-out cases of each family")
