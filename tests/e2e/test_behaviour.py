@@ -1,7 +1,6 @@
 """What the trained miniature learnt, through all that a user runs: `mm35 quantize`, `mm35 serve`, the `openai` client.
 
-The questions are held out: training never saw these combinations. Families whose piece of the server is still to come
-are here already and expected to fail; strictly, so that their mark goes with the issue that brings the piece.
+The questions are held out: training never saw these combinations.
 """
 
 from __future__ import annotations
