@@ -8,30 +8,16 @@ from typing import Any
 import litellm
 
 from tests.e2e.clients import turns
+from tests.e2e.clients.openai_turns import OpenAITurns
 
 
-class LiteLLMClient:
+class LiteLLMClient(OpenAITurns):
     def __init__(self, url: str) -> None:
         self._url = url
-
-    def plain(self) -> None:
-        turns.check(self._ask(turns.OPPOSITE).content, "cold")
 
     def streamed(self) -> None:
         chunks = list(litellm.completion(**self._body(turns.OPPOSITE), stream=True))
         turns.check("".join(chunk.choices[0].delta.content or "" for chunk in chunks), "cold")
-
-    def tools_auto(self) -> None:
-        self._calls(self._ask(turns.CALL_ONE, tools=turns.openai_tools(turns.PHONE)), "Clara")
-
-    def tools_required(self) -> None:
-        tools = turns.openai_tools(turns.PHONE)
-        self._calls(self._ask(turns.CALL_ONE, tools=tools, tool_choice="required"), "Clara")
-
-    def tools_named(self) -> None:
-        tools = turns.openai_tools(turns.PHONE, turns.WEATHER)
-        choice = {"type": "function", "function": {"name": "phone"}}
-        self._calls(self._ask(turns.CALL_ONE, tools=tools, tool_choice=choice), "Clara")
 
     def tools_parallel(self) -> None:
         tools = turns.openai_tools(turns.PHONE)
@@ -43,9 +29,6 @@ class LiteLLMClient:
         schema = {"name": "place", "schema": turns.CITY_SCHEMA, "strict": True}
         message = self._ask(turns.JSON, response_format={"type": "json_schema", "json_schema": schema})
         turns.check(json.loads(message.content), turns.CITY)
-
-    def image(self) -> None:
-        turns.check(self._ask(turns.seen()).content, "red")
 
     def thinking(self) -> None:
         message = self._ask(turns.SUM, reasoning_effort="high", allowed_openai_params=["reasoning_effort"])

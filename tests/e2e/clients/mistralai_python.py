@@ -9,32 +9,20 @@ from mistralai.client import Mistral
 from mistralai.client.errors import SDKError
 
 from tests.e2e.clients import turns
+from tests.e2e.clients.openai_turns import OpenAITurns
 
 
-class MistralClient:
+class MistralClient(OpenAITurns):
+    FORCED = "any"
+
     def __init__(self, url: str) -> None:
         self._url = url
         self._client = Mistral(api_key="none", server_url=url, timeout_ms=60_000)
-
-    def plain(self) -> None:
-        turns.check(self._ask(turns.OPPOSITE).content, "cold")
 
     def streamed(self) -> None:
         with self._client.chat.stream(**_body(turns.OPPOSITE)) as stream:
             pieces = [event.data.choices[0].delta.content or "" for event in stream]
         turns.check("".join(map(str, pieces)), "cold")
-
-    def tools_auto(self) -> None:
-        self._calls(self._ask(turns.CALL_ONE, tools=turns.openai_tools(turns.PHONE)), "Clara")
-
-    def tools_required(self) -> None:
-        tools = turns.openai_tools(turns.PHONE)
-        self._calls(self._ask(turns.CALL_ONE, tools=tools, tool_choice="any"), "Clara")
-
-    def tools_named(self) -> None:
-        tools = turns.openai_tools(turns.PHONE, turns.WEATHER)
-        choice = {"type": "function", "function": {"name": "phone"}}
-        self._calls(self._ask(turns.CALL_ONE, tools=tools, tool_choice=choice), "Clara")
 
     def tools_parallel(self) -> None:
         tools = turns.openai_tools(turns.PHONE)
@@ -54,9 +42,6 @@ class MistralClient:
         schema = {"name": "place", "schema_definition": turns.CITY_SCHEMA, "strict": True}
         message = self._ask(turns.JSON, response_format={"type": "json_schema", "json_schema": schema})
         turns.check(json.loads(str(message.content)), turns.CITY)
-
-    def image(self) -> None:
-        turns.check(self._ask(turns.seen()).content, "red")
 
     def thinking(self) -> None:
         """This client keeps thinking only as chunks: the server runs with thinking_field = "content"."""

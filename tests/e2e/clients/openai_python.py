@@ -9,31 +9,17 @@ import openai
 from openai.types.chat import ChatCompletion, ChatCompletionMessage, ChatCompletionMessageFunctionToolCall
 
 from tests.e2e.clients import turns
+from tests.e2e.clients.openai_turns import OpenAITurns
 
 
-class OpenAIClient:
+class OpenAIClient(OpenAITurns):
     def __init__(self, url: str) -> None:
         self._url = url
         self._client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=60)
 
-    def plain(self) -> None:
-        turns.check(self._ask(turns.OPPOSITE).content, "cold")
-
     def streamed(self) -> None:
         with self._client.chat.completions.stream(**_body(turns.OPPOSITE)) as stream:
             turns.check(stream.get_final_completion().choices[0].message.content, "cold")
-
-    def tools_auto(self) -> None:
-        self._calls(self._ask(turns.CALL_ONE, tools=turns.openai_tools(turns.PHONE)), "Clara")
-
-    def tools_required(self) -> None:
-        tools = turns.openai_tools(turns.PHONE)
-        self._calls(self._ask(turns.CALL_ONE, tools=tools, tool_choice="required"), "Clara")
-
-    def tools_named(self) -> None:
-        tools = turns.openai_tools(turns.PHONE, turns.WEATHER)
-        choice = {"type": "function", "function": {"name": "phone"}}
-        self._calls(self._ask(turns.CALL_ONE, tools=tools, tool_choice=choice), "Clara")
 
     def tools_parallel(self) -> None:
         tools = turns.openai_tools(turns.PHONE)
@@ -45,9 +31,6 @@ class OpenAIClient:
         schema = {"name": "place", "schema": turns.CITY_SCHEMA, "strict": True}
         message = self._ask(turns.JSON, response_format={"type": "json_schema", "json_schema": schema})
         turns.check(json.loads(message.content or ""), turns.CITY)
-
-    def image(self) -> None:
-        turns.check(self._ask(turns.seen()).content, "red")
 
     def thinking(self) -> None:
         message = self._ask(turns.SUM, reasoning_effort="high")

@@ -1,4 +1,4 @@
-"""How weights move: Muon for the matrices of decoder, tower and projector, AdamW for the rest, one schedule, FP8 rounding at the end."""
+"""How weights move: Muon for the linears, AdamW for the rest, one schedule, FP8 rounding at the end."""
 
 from __future__ import annotations
 
