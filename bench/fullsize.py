@@ -2,7 +2,7 @@
 
 Writes a GGUF of Mistral Medium 3.5's geometry with random blocks, loads it by plan, and measures. The blocks' scales
 give weights of about 0.01 around 0, so activations stay finite; the answers mean nothing. The file is removed at the
-end unless --keep. Several folders take a part each, for where one is too small (/dev/shm and a disk).
+end, also of an interrupted run, unless --keep. Several folders take a part each, for where one is too small.
 """
 
 from __future__ import annotations
@@ -10,10 +10,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import shutil
+import signal
 import sys
 import tempfile
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +40,7 @@ _TRUE_SHAPE = Shape(88, 12288, 28672, 96, 8, 128, 131072, 262144)
 
 def main() -> None:
     options = _options()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the files go on the way out
     shape = replace(_TRUE_SHAPE, n_layer=options.layers)
     here = detect_machine()
     here = replace(here, gpus=()) if options.device == "cpu" else here
@@ -46,10 +50,7 @@ def main() -> None:
         geometry = from_shape(f"Medium-{options.layers}-layers-{quant}", shape, quant)
         if geometry is None:
             sys.exit(f"--quants {quant}: no mix of that name")
-        with ExitStack() as cleanup:
-            folders = [Path(cleanup.enter_context(tempfile.TemporaryDirectory(dir=each))) for each in options.folders]
-            if options.keep:
-                cleanup.pop_all()
+        with _folders_in(options.folders, keep=options.keep) as folders:
             started = time.perf_counter()
             path = write_random_gguf(folders, shape, quant)
             seconds = time.perf_counter() - started
@@ -58,6 +59,17 @@ def main() -> None:
             results += [_one(path, geometry, here, kv_type, options, bandwidth) for kv_type in kv_types]
     where = here.gpus[0].name if here.gpus else "cpu"
     _save(where, options.layers, results)
+
+
+@contextmanager
+def _folders_in(places: Sequence[str], *, keep: bool) -> Iterator[list[Path]]:
+    """A new folder in each place, gone at the end, whatever ends it."""
+    folders = [Path(tempfile.mkdtemp(prefix="mm35-fullsize-", dir=place)) for place in places]
+    try:
+        yield folders
+    finally:
+        for folder in [] if keep else folders:
+            shutil.rmtree(folder)
 
 
 def _options() -> argparse.Namespace:
