@@ -57,7 +57,8 @@ def _total_bytes(geometry: Geometry, machine: Machine, wish: Wish, n_ctx: int) -
     load = gpu_load(geometry, wish, kv_type, n_ctx, split)
     kv = load.kv_layer_bytes * len(geometry.layer_bytes)
     if not machine.gpus:
-        compute = memory.compute_bytes(geometry.shape, kv_type, n_ctx, wish.n_batch)
+        n_seq = memory.num_sequences(wish.num_slots)
+        compute = memory.compute_bytes(geometry.shape, kv_type, n_ctx, wish.n_batch, n_seq=n_seq)
         return geometry.num_bytes + kv + compute + memory.HOST_RESERVE_BYTES
     weights = sum(geometry.layer_bytes) + geometry.head_bytes
     return weights + kv + load.device_bytes * len(machine.gpus) + load.main_bytes

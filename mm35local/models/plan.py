@@ -234,7 +234,7 @@ def gpu_load(geometry: Geometry, wish: Wish, kv_type: str, n_ctx: int, split: Sp
     shape = geometry.shape
     compute = _compute_bytes(geometry, wish, kv_type, n_ctx)
     if split is Split.LAYER:
-        compute += (memory.NUM_PIPELINE_COPIES - 1) * memory.mask_bytes(n_ctx, wish.n_batch)
+        compute += (memory.NUM_PIPELINE_COPIES - 1) * memory.mask_bytes(n_ctx, _rows(wish, n_ctx))
     pool = memory.gpu_pool_bytes(shape, kv_type, n_ctx, wish.n_batch)
     vision = wish.mmproj_bytes + memory.LARGEST_IMAGE_BYTES if wish.mmproj_bytes else 0
     overhead = compute + pool + memory.CUDA_CONTEXT_BYTES + memory.GPU_RESERVE_BYTES
@@ -339,11 +339,12 @@ def _settle(
 
 
 def _compute_bytes(geometry: Geometry, wish: Wish, kv_type: str, n_ctx: int) -> int:
-    flash = wish.flash_attention
-    num_logits = memory.num_logit_rows(wish.num_slots)
-    return memory.compute_bytes(
-        geometry.shape, kv_type, n_ctx, wish.n_batch, flash_attention=flash, num_logits=num_logits
-    )
+    flash, n_seq = wish.flash_attention, memory.num_sequences(wish.num_slots)
+    return memory.compute_bytes(geometry.shape, kv_type, n_ctx, wish.n_batch, flash_attention=flash, n_seq=n_seq)
+
+
+def _rows(wish: Wish, n_ctx: int) -> int:
+    return memory.reserved_rows(n_ctx, wish.n_batch, memory.num_sequences(wish.num_slots))
 
 
 def num_matrix_weights(geometry: Geometry) -> int:

@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mm35local.engine import llama_backend
 from mm35local.errors import DoesNotFit, ModelFileError, UsageError
+from mm35local.models import memory
 from mm35local.models.geometry import Geometry, from_header
 from mm35local.models.gguf_header import read_header
 from mm35local.models.gpus import Gpu, Machine, detect_machine
@@ -31,7 +33,7 @@ def ram(num_bytes: int) -> Machine:
 
 
 def needed_in_ram(n_ctx: int) -> int:
-    return 64 * 64 * 4 + n_ctx * KV + compute_bytes(TINY_SHAPE, "f16", n_ctx, 512, num_logits=80) + HOST_RESERVE_BYTES
+    return 64 * 64 * 4 + n_ctx * KV + compute_bytes(TINY_SHAPE, "f16", n_ctx, 512, n_seq=32) + HOST_RESERVE_BYTES
 
 
 def test_a_geometry_from_a_file(tmp_path: Path, smollm2_path: Path) -> None:
@@ -129,6 +131,10 @@ def test_compute_buffers_as_llama_cpp_reserves_them(
 ) -> None:
     estimate = compute_bytes(MEDIUM, kv_type, n_ctx, n_batch, flash_attention=flash)
     assert estimate / MIB == pytest.approx(measured_mib, rel=0.001)
+
+
+def test_the_planner_knows_the_engines_sequences() -> None:
+    assert [memory.num_sequences(n) for n in (1, 8, 200)] == [llama_backend.num_sequences(n) for n in (1, 8, 200)]
 
 
 def test_layers_are_dealt_as_llama_cpp_deals_them() -> None:
