@@ -10,6 +10,7 @@ import asyncio
 import itertools
 import time
 from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
 
 from mm35local.engine.api import (
     Cancel,
@@ -30,6 +31,7 @@ from mm35local.engine.api import (
     Tokenized,
     WorkerEvent,
 )
+from mm35local.engine.fallback import after_death, difference
 from mm35local.engine.process import WorkerProcess
 from mm35local.engine.restart import DeathRow, RestartPolicy
 from mm35local.errors import EngineError, EngineLoading, Mm35Error, WorkerDied
@@ -44,7 +46,7 @@ class EngineClient:
     """Implements `api.Engine`. All methods belong to the event loop that called `start`."""
 
     def __init__(self, config: EngineConfig, restart: RestartPolicy | None = None) -> None:
-        self._config = config
+        self._asked = self._config = config
         self._deaths = DeathRow(restart or RestartPolicy())
         self._state = EngineState.LOADING
         self._progress = 0.0
@@ -155,7 +157,10 @@ class EngineClient:
                 return
             died = WorkerDied(exit_code, reason)
             self._end_all(died)
-            if self._is_wanted():
+            smaller = after_death(self._config, died) if self._ready_since is None else None
+            if smaller is not None:
+                self._config = smaller
+            elif self._is_wanted():
                 await self._back_off(died)
         self._give_up(self._error or EngineError("the engine is closed"))
 
@@ -217,6 +222,8 @@ class EngineClient:
                 case Loading(progress):
                     self._progress, self._loading = progress, event
                 case Ready(info):
+                    if self._config is not self._asked and info.changed is None:
+                        info = replace(info, changed=difference(self._asked, self._config))
                     self._state, self._progress, self._info = EngineState.READY, 1.0, info
                     self._ready_since = time.monotonic()
                 case LoadError(error):

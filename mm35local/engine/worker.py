@@ -33,6 +33,7 @@ from mm35local.engine.api import (
 )
 from mm35local.engine.core import EngineCore
 from mm35local.engine.draft_model import DraftModel
+from mm35local.engine.fallback import difference
 from mm35local.engine.inbox import Inbox
 from mm35local.engine.kv_file import fingerprint
 from mm35local.engine.kv_store import KvStore
@@ -194,15 +195,9 @@ def _load_largest(
         except LoadFailed as error:
             if not error.is_memory_short:
                 raise
-            print(f"{error}; trying with {_difference(asked, following)}", file=sys.stderr)
+            print(f"{error}; trying with {difference(asked, following)}", file=sys.stderr)
             buffers.forget()
     return configs[-1], _load(library, configs[-1], inbox, connection)
-
-
-def _difference(asked: EngineConfig, loaded: EngineConfig) -> str:
-    names = ("n_ctx", "kv_type", "split", "n_batch", "n_gpu_layers")
-    changes = [(name, getattr(asked, name), getattr(loaded, name)) for name in names]
-    return ", ".join(f"{name} {after} instead of {before}" for name, before, after in changes if before != after)
 
 
 def _load(library: Library, config: EngineConfig, inbox: Inbox, connection: Connection) -> LlamaBackend:
@@ -243,7 +238,7 @@ def _info(
         load_seconds=load_seconds,
         device=", ".join(backend.model.device_names()),
         buffers=buffers.entries,
-        changed=None if config is asked else _difference(asked, config),
+        changed=None if config is asked else difference(asked, config),
         planned=config.planned,
     )
 
