@@ -7,6 +7,7 @@ Mm35Error                      message (what was expected, what was found) and h
 │   ├── ModelFileError         a GGUF that is missing, cut short or no GGUF: path, offset
 │   ├── DownloadError          a model could not be fetched
 │   └── DoesNotFit             needed_bytes, free_bytes
+├── GpuLost                    a card that the driver lists does not answer: index
 ├── CheckpointError            a source checkpoint that cannot be converted: file, tensor
 ├── ConversionError            an output that cannot be written
 ├── HistoryError               the chat's history file cannot be used: path, problem
@@ -85,6 +86,17 @@ class DoesNotFit(ModelError):
         )
         self.needed_bytes = needed_bytes
         self.free_bytes = free_bytes
+
+
+class GpuLost(Mm35Error):
+    def __init__(self, index: int, num_gpus: int, detail: str) -> None:
+        super().__init__(
+            f"GPU {index} of {num_gpus} does not answer: {detail}",
+            "look at nvidia-smi and the kernel's log; CUDA_VISIBLE_DEVICES=... leaves a card out, --no-gpu all of them",
+        )
+        self.index = index
+        self.num_gpus = num_gpus
+        self.detail = detail
 
 
 class CheckpointError(Mm35Error):

@@ -16,7 +16,7 @@ import typer
 
 from mm35local import paths
 from mm35local.cli.options import Json, settings
-from mm35local.errors import GIB, ModelFileError
+from mm35local.errors import GIB, Mm35Error, ModelFileError
 
 _REINSTALL = 'CMAKE_ARGS="-DGGML_CUDA=ON -DGGML_RPC=ON" pip install --force-reinstall --no-cache-dir --no-binary :all:'
 _GOOD_FREE_BYTES, _LEAST_FREE_BYTES = 150 * 10**9, 10**9
@@ -61,7 +61,10 @@ def examine(*, is_offline: bool) -> Iterator[Check]:
     """Every check in turn."""
     steps: list[Callable[[], Iterator[Check]]] = [_build, _disk, _model_files, _port, _file_limit]
     for step in steps if is_offline else [*steps, _hub]:
-        yield from step()
+        try:
+            yield from step()
+        except Mm35Error as error:
+            yield Check(step.__name__.strip("_"), Status.FAIL, str(error), error.hint)
 
 
 def _build() -> Iterator[Check]:
@@ -75,6 +78,7 @@ def _build() -> Iterator[Check]:
         cure = f"{_REINSTALL} llama-cpp-python=={version('llama-cpp-python')}"
         yield Check("build", Status.FAIL, f"{llama} without CUDA, {machine.num_unusable_gpus} GPU unused", cure)
     else:
+        yield from _cuda()
         backends = [name for name in ("cuda", "rpc") if has_backend_library(f"ggml-{name}")]
         yield Check("build", Status.OK, f"{llama}, backends: {', '.join(['cpu', *backends])}")
     if machine.driver is not None:
@@ -85,6 +89,22 @@ def _build() -> Iterator[Check]:
     if not machine.gpus and not machine.num_unusable_gpus:
         yield Check("gpu", Status.WARN, "no NVIDIA GPU that a driver shows: models run on the CPU")
     yield Check("ram", Status.OK, f"{machine.ram_free_bytes / GIB:.1f} GiB free for models")
+
+
+def _cuda() -> Iterator[Check]:
+    """What a build with CUDA was made for; nothing where there is none."""
+    from mm35local.models.build import cuda_build
+
+    build = cuda_build()
+    if build is None:
+        return
+    nccl = "with NCCL" if build.has_nccl else "without NCCL: tensor split copies between cards by itself"
+    if build.architectures:
+        yield Check("cuda", Status.OK, f"for compute capability {', '.join(build.architectures)}; {nccl}")
+    else:
+        yield Check(
+            "cuda", Status.FAIL, "libggml-cuda cannot be loaded", "look at ldd of it: a CUDA runtime is missing"
+        )
 
 
 def _disk() -> Iterator[Check]:

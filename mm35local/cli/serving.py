@@ -41,6 +41,8 @@ async def _watch_loading(server: Server, engine: Engine, listener: socket.socket
         while (status := engine.status).state is EngineState.LOADING:
             progress(round(status.progress * num_bytes), num_bytes)
             await asyncio.sleep(_POLL_SECONDS)
+    if server.should_exit:
+        return None  # ended by a signal while it loaded
     if status.state is EngineState.FAILED:
         server.handle_exit(signal.SIGTERM, None)
         return status.error

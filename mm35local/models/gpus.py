@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import psutil
 
 from mm35local.engine.threads import default_threads
+from mm35local.errors import GpuLost
 from mm35local.models.datasheets import SHEETS, find_sheet
 
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
@@ -93,12 +95,16 @@ def has_cuda_backend() -> bool:
 
 
 def has_backend_library(name: str) -> bool:
-    """Is a shared library of that name installed? The headers of backends that were not built are installed too."""
+    return backend_library(name) is not None
+
+
+def backend_library(name: str) -> Path | None:
+    """The shared library of that name, where it is installed; the headers of backends that were not built are, too."""
     try:
-        names = [file.name for file in files("llama-cpp-python") or ()]
+        found = files("llama-cpp-python") or ()
     except PackageNotFoundError:
-        return False
-    return any(each.startswith((f"lib{name}.", f"{name}.dll")) for each in names)
+        return None
+    return next((Path(str(f.locate())) for f in found if f.name.startswith((f"lib{name}.", f"{name}.dll"))), None)
 
 
 def _nvidia() -> tuple[tuple[Gpu, ...], Driver | None]:
@@ -111,9 +117,44 @@ def _nvidia() -> tuple[tuple[Gpu, ...], Driver | None]:
     try:
         cuda = int(pynvml.nvmlSystemGetCudaDriverVersion())
         driver = Driver(str(pynvml.nvmlSystemGetDriverVersion()), f"{cuda // 1000}.{cuda % 1000 // 10}")
-        return tuple(_gpu(index) for index in range(pynvml.nvmlDeviceGetCount())), driver
+        count = pynvml.nvmlDeviceGetCount()
+        return tuple(_answering(index, count) for index in _visible(count)), driver
+    except pynvml.NVMLError:
+        return (), None  # a driver too old or too broken to tell of itself
     finally:
         pynvml.nvmlShutdown()
+
+
+def _visible(count: int) -> list[int]:
+    """The cards that CUDA shows this process, in its order: by number or by the beginning of an UUID.
+
+    As CUDA reads CUDA_VISIBLE_DEVICES: the list ends before the first entry that names no card.
+    """
+    import pynvml
+
+    wanted = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if wanted is None:
+        return list(range(count))
+    uuids = [str(pynvml.nvmlDeviceGetUUID(pynvml.nvmlDeviceGetHandleByIndex(index))) for index in range(count)]
+    found: list[int] = []
+    for word in map(str.strip, wanted.split(",")):
+        named = (
+            [int(word)] if word.isdecimal() else [i for i, uuid in enumerate(uuids) if word and uuid.startswith(word)]
+        )
+        if len(named) != 1 or named[0] >= count or named[0] in found:
+            break
+        found += named
+    return found
+
+
+def _answering(index: int, count: int) -> Gpu:
+    """Raises GpuLost for a card that fell off its bus since the driver counted it."""
+    import pynvml
+
+    try:
+        return _gpu(index)
+    except pynvml.NVMLError as error:
+        raise GpuLost(index, count, str(error)) from error
 
 
 def _gpu(index: int) -> Gpu:

@@ -54,7 +54,7 @@ class Service:
         """Ends every request; safe to call twice."""
         await self.engine.aclose()
         if self._dialect is not None:
-            await asyncio.wait({self._dialect})
+            await asyncio.gather(self._dialect, return_exceptions=True)  # `status` has told of its error
 
     @property
     def status(self) -> EngineStatus:
