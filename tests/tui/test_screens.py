@@ -12,11 +12,15 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
+from textual.command import CommandPalette
 
 from mm35local.tui.options import ChatOptions
 from mm35local.tui.records import Message, Role
+from mm35local.tui.screens.chat import ChatScreen
 from mm35local.tui.screens.conversations import ConversationsScreen
 from mm35local.tui.screens.help import HelpScreen
+from mm35local.tui.screens.leave import LeaveScreen
+from mm35local.tui.screens.rename import RenameScreen
 from mm35local.tui.screens.settings import SettingsScreen
 from tests.fakes.chat_server import Call, ChatServer, Say, Think
 from tests.tui.chat_pilot import Chat, open_chat
@@ -58,7 +62,7 @@ def screen_text(svg: str) -> str:
 
 def _compare(chat: Chat, name: str, size: tuple[int, int], theme: str) -> None:
     svg = chat.app.export_screenshot()
-    text = re.sub(r"\d+\.\d (tok/s|s)\b", r"N \1", screen_text(svg))
+    text = re.sub(r"\d+\.\d (tok/s|s)\b", r"N \1", screen_text(svg)).replace("mm35-light", "mm35-dark ")
     assert all(len(line) <= size[0] for line in text.splitlines())
     path = SNAPSHOTS / f"{name}-{size[0]}x{size[1]}.txt"
     if os.environ.get("MM35_UPDATE_SNAPSHOTS") and theme == "mm35-dark":
@@ -98,8 +102,17 @@ async def test_every_screen(server: ChatServer, size: tuple[int, int], theme: st
         await chat.pilot.press("escape", "f3")
         await until(lambda: isinstance(chat.app.screen, SettingsScreen))
         await chat.pilot.pause(0.2)
-        if theme == "mm35-dark":
-            see("settings")
+        see("settings")
+        await chat.pilot.press("escape", "ctrl+p")
+        await until(lambda: isinstance(chat.app.screen, CommandPalette))
+        await chat.pilot.press(*"export")
+        await chat.pilot.pause(0.5)
+        see("palette")
+        await chat.pilot.press("escape", "escape")
+        await until(lambda: isinstance(chat.app.screen, ChatScreen))
+        await chat.app.push_screen(LeaveScreen(2))
+        await chat.pilot.pause(0.2)
+        see("leave")
         await chat.pilot.press("escape")
         old = [Message(Role.USER, "About [cats]"), Message(Role.ASSISTANT, "They purr.", model="m")]
         await chat.app.session.add_conversation("About [cats]", old)
@@ -108,6 +121,10 @@ async def test_every_screen(server: ChatServer, size: tuple[int, int], theme: st
         await chat.pilot.press(*"purr")
         await chat.pilot.pause(0.5)
         see("conversations")
+        await chat.pilot.press("ctrl+r")
+        await until(lambda: isinstance(chat.app.screen, RenameScreen))
+        await chat.pilot.pause(0.2)
+        see("rename")
 
 
 async def test_without_colours_it_still_reads(server: ChatServer, monkeypatch: pytest.MonkeyPatch) -> None:
