@@ -9,7 +9,7 @@ import bisect
 import time
 from collections.abc import Callable, Collection, Sequence
 
-from mm35local.engine.api import Cancel, Failed, Finished, Progress, RequestEvent, Started, Submit, Tokens
+from mm35local.engine.api import Cancel, CellUse, Failed, Finished, Progress, RequestEvent, Started, Submit, Tokens
 from mm35local.engine.backend import ABORTED, NO_CELLS, Backend, Chunk
 from mm35local.engine.images import whole_images
 from mm35local.engine.kv_pool import KvPool
@@ -66,6 +66,10 @@ class EngineCore:
     @property
     def num_used_cells(self) -> int:
         return self._pool.num_used_cells
+
+    @property
+    def cell_use(self) -> CellUse:
+        return CellUse(self.num_used_cells, self._num_held(self._running.values()))
 
     def submit(self, command: Submit) -> None:
         """Start or queue a request; a hopeless or surplus one gets its Failed."""
@@ -288,8 +292,9 @@ class EngineCore:
     def _append(self, request: Request, chunk: Chunk, sampled: tuple[int, ...]) -> None:
         """The answer goes on with `sampled`, as far as it may; all but the last of them are computed already."""
         self._speculator.observe(chunk, sampled)
-        request.num_drafted += len(chunk.drafts)
-        request.num_accepted += min(len(sampled) - 1, len(chunk.drafts))
+        num_drafted, num_accepted = len(chunk.drafts), min(len(sampled) - 1, len(chunk.drafts))
+        request.num_drafted += num_drafted
+        request.num_accepted += num_accepted
         answer, reason = self._cut(request, sampled)
         self._advance(request, answer[: len(sampled) - 1])
         if not request.num_generated:
@@ -302,7 +307,8 @@ class EngineCore:
                 self._speculator.give_up()  # an architecture that cannot forget a part would compute all again
             request.num_computed = num_kept
         if answer:
-            self._events.append(Tokens(request.request_id, answer, self._logprobs(request)[: len(answer)]))
+            logprobs = self._logprobs(request)[: len(answer)]
+            self._events.append(Tokens(request.request_id, answer, logprobs, num_drafted, num_accepted))
         if reason is not None:
             self._finish(request, reason)
 
