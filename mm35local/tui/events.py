@@ -16,6 +16,8 @@ class ServerState(StrEnum):
     LOADING = "loading"
     READY = "ok"
     FAILED = "failed"
+    DRAINING = "draining"
+    """It shuts down: answers under way end, new ones are refused."""
 
 
 @dataclass(frozen=True, slots=True)

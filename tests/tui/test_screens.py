@@ -9,6 +9,7 @@ import html
 import os
 import re
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,40 @@ def _compare(chat: Chat, name: str, size: tuple[int, int], theme: str) -> None:
     assert text == path.read_text()
 
 
+async def _open_all(chat: Chat, see: Callable[[str], None]) -> None:
+    """Every screen that opens over the chat, one after the other."""
+    await chat.pilot.press("f1")
+    await until(lambda: isinstance(chat.app.screen, HelpScreen))
+    await chat.pilot.pause(0.2)
+    see("help")
+    await chat.pilot.press("escape", "f3")
+    await until(lambda: isinstance(chat.app.screen, SettingsScreen))
+    await chat.pilot.pause(0.2)
+    see("settings")
+    await chat.pilot.press("escape", "ctrl+p")
+    await until(lambda: isinstance(chat.app.screen, CommandPalette))
+    await chat.pilot.press(*"export")
+    await chat.pilot.pause(0.5)
+    see("palette")
+    await chat.pilot.press("escape", "escape")
+    await until(lambda: isinstance(chat.app.screen, ChatScreen))
+    await chat.app.push_screen(LeaveScreen(2))
+    await chat.pilot.pause(0.2)
+    see("leave")
+    await chat.pilot.press("escape")
+    old = [Message(Role.USER, "About [cats]"), Message(Role.ASSISTANT, "They purr.", model="m")]
+    await chat.app.session.add_conversation("About [cats]", old)
+    await chat.pilot.press("ctrl+o")
+    await until(lambda: isinstance(chat.app.screen, ConversationsScreen))
+    await chat.pilot.press(*"purr")
+    await chat.pilot.pause(0.5)
+    see("conversations")
+    await chat.pilot.press("ctrl+r")
+    await until(lambda: isinstance(chat.app.screen, RenameScreen))
+    await chat.pilot.pause(0.2)
+    see("rename")
+
+
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("theme", ["mm35-dark", "mm35-light"])
 async def test_every_screen(server: ChatServer, size: tuple[int, int], theme: str, tmp_path: Path) -> None:
@@ -95,36 +130,8 @@ async def test_every_screen(server: ChatServer, size: tuple[int, int], theme: st
         await until(lambda: chat.prompt.completions.display)
         await chat.pilot.pause(0.1)
         see("commands")
-        await chat.pilot.press("backspace", "backspace", "f1")
-        await until(lambda: isinstance(chat.app.screen, HelpScreen))
-        await chat.pilot.pause(0.2)
-        see("help")
-        await chat.pilot.press("escape", "f3")
-        await until(lambda: isinstance(chat.app.screen, SettingsScreen))
-        await chat.pilot.pause(0.2)
-        see("settings")
-        await chat.pilot.press("escape", "ctrl+p")
-        await until(lambda: isinstance(chat.app.screen, CommandPalette))
-        await chat.pilot.press(*"export")
-        await chat.pilot.pause(0.5)
-        see("palette")
-        await chat.pilot.press("escape", "escape")
-        await until(lambda: isinstance(chat.app.screen, ChatScreen))
-        await chat.app.push_screen(LeaveScreen(2))
-        await chat.pilot.pause(0.2)
-        see("leave")
-        await chat.pilot.press("escape")
-        old = [Message(Role.USER, "About [cats]"), Message(Role.ASSISTANT, "They purr.", model="m")]
-        await chat.app.session.add_conversation("About [cats]", old)
-        await chat.pilot.press("ctrl+o")
-        await until(lambda: isinstance(chat.app.screen, ConversationsScreen))
-        await chat.pilot.press(*"purr")
-        await chat.pilot.pause(0.5)
-        see("conversations")
-        await chat.pilot.press("ctrl+r")
-        await until(lambda: isinstance(chat.app.screen, RenameScreen))
-        await chat.pilot.pause(0.2)
-        see("rename")
+        await chat.pilot.press("backspace", "backspace")
+        await _open_all(chat, see)
 
 
 async def test_without_colours_it_still_reads(server: ChatServer, monkeypatch: pytest.MonkeyPatch) -> None:
