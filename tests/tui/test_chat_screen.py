@@ -53,10 +53,10 @@ async def test_finished_blocks_are_not_built_again(server: ChatServer) -> None:
     async with open_chat(ChatOptions(server.url)) as chat:
         await chat.ask("?")
         view = chat.app.screen.query_one(MarkdownView)
-        await until(lambda: len(view.strips) >= 3)
-        first = view.strips[:2]
+        await until(lambda: len(view.laid_out) >= 3)
+        first = view.laid_out[:2]
         await chat.answered()
-        assert all(now is before for now, before in zip(view.strips, first, strict=False))
+        assert all(now is before for now, before in zip(view.laid_out, first, strict=False))
         assert view.lines[:3] == ["One", "", "two"]
         assert view.lines[4].startswith("three three")
 

@@ -12,7 +12,7 @@ from textual.strip import Strip
 from textual.theme import Theme
 from textual.widget import Widget
 
-from mm35local.tui.markdown_lines import Block, Palette, is_web, layout, parse
+from mm35local.tui.markdown_lines import Block, Line, Palette, is_web, layout, parse
 from mm35local.tui.plain_text import visible
 
 
@@ -23,12 +23,14 @@ class MarkdownView(Widget):
         super().__init__()
         self._source = visible(text)
         self._width = 0
-        self._sealed: list[Block] = []
+        self._sealed: list[tuple[str, int, int]] = []
+        """Places of the blocks that are laid out for good."""
         self._tail_line = 0
         """The line of the source where the last block begins."""
-        self.strips: list[Strip] = []
-        """The lines on the screen; those of finished blocks stay the same objects."""
-        self._num_sealed_strips = 0
+        self.laid_out: list[Line] = []
+        """The lines on the screen; those of finished blocks stay the same objects. A Strip would be ten times larger:
+        it is made when a line is painted."""
+        self._num_sealed_lines = 0
         self._palette: Palette | None = None
 
     @property
@@ -39,7 +41,7 @@ class MarkdownView(Widget):
     def lines(self) -> list[str]:
         """What it shows, without colours; nothing before its width is known."""
         self._lay_out(self._width)
-        return [strip.text.rstrip() for strip in self.strips]
+        return ["".join(segment.text for segment in line).rstrip() for line in self.laid_out]
 
     def on_mount(self) -> None:
         self.app.theme_changed_signal.subscribe(self, self._on_theme)
@@ -61,8 +63,8 @@ class MarkdownView(Widget):
         A half line may open a block and its other half take that back; a link may be defined below its use.
         """
         blocks, has_references = parse(self._source)
-        shown = self._sealed + self._tail_blocks()
-        if has_references or [block.place for block in blocks] != [block.place for block in shown]:
+        shown = self._sealed + [block.place for block in self._tail_blocks()]
+        if has_references or [block.place for block in blocks] != shown:
             self._forget()
             self.refresh(layout=True)
 
@@ -73,19 +75,19 @@ class MarkdownView(Widget):
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
         self._lay_out(width)
-        return len(self.strips)
+        return len(self.laid_out)
 
     def _lay_out(self, width: int) -> None:
         if width != self._width:
             self._forget()
             self._width = width
-        if width and not self.strips:
+        if width and not self.laid_out:
             self._lay_out_tail()
 
     def _forget(self) -> None:
         """Begin again from the whole source."""
         self._sealed, self._tail_line = [], 0
-        self.strips, self._num_sealed_strips = [], 0
+        self.laid_out, self._num_sealed_lines = [], 0
 
     def _tail_blocks(self) -> list[Block]:
         """What may still change, with lines of the whole source."""
@@ -96,20 +98,20 @@ class MarkdownView(Widget):
 
     def _lay_out_tail(self) -> None:
         blocks = self._tail_blocks()
-        del self.strips[self._num_sealed_strips :]
+        del self.laid_out[self._num_sealed_lines :]
         if not blocks:
             return
         *done, last = blocks
         self._append(done)
-        self._sealed += done
-        self._num_sealed_strips, self._tail_line = len(self.strips), last.first_line
+        self._sealed += [block.place for block in done]
+        self._num_sealed_lines, self._tail_line = len(self.laid_out), last.first_line
         self._append([last])
 
     def _append(self, blocks: list[Block]) -> None:
         lines = layout(blocks, self._width, self._colours())
-        if lines and self.strips:
-            self.strips.append(Strip.blank(0))
-        self.strips += [Strip(line) for line in lines]
+        if lines and self.laid_out:
+            self.laid_out.append([])
+        self.laid_out += lines
 
     def _colours(self) -> Palette:
         if self._palette is None:
@@ -126,9 +128,9 @@ class MarkdownView(Widget):
 
     def render_line(self, y: int) -> Strip:
         width = self.size.width
-        if y >= len(self.strips):
+        if y >= len(self.laid_out):
             return Strip.blank(width, self.rich_style)
-        strip = self.strips[y].apply_style(self.rich_style)
+        strip = Strip(self.laid_out[y]).apply_style(self.rich_style)
         selection = self.text_selection
         if selection is not None and (span := selection.get_span(y)) is not None:
             start, end = span
