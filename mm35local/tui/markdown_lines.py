@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import dropwhile
 
 from markdown_it import MarkdownIt
@@ -65,8 +65,14 @@ def parse(source: str) -> tuple[list[Block], bool]:
     HTML is text here: with it on, tags that a model writes about would be parsed and then not be shown at all.
     """
     found: dict[str, object] = {}
-    tokens = MarkdownIt("gfm-like", {"html": False}).parse(source, found)
+    tokens = _parser().parse(source, found)
     return list(_blocks(tokens)), bool(found.get("references"))
+
+
+@cache
+def _parser() -> MarkdownIt:
+    """Costs a millisecond to make: it compiles what links look like."""
+    return MarkdownIt("gfm-like", {"html": False})
 
 
 def layout(blocks: Iterable[Block], width: int, palette: Palette) -> list[Line]:
@@ -178,8 +184,10 @@ class _Page(Markdown):
     }
 
     def __init__(self, tokens: Sequence[Token], palette: Palette) -> None:
-        super().__init__("")
-        self.parsed = [_harmless(token) for token in tokens]
+        # Rich's own constructor would make a parser and parse: a millisecond a block, for tokens that are here.
+        self.markup, self.parsed = "", [_harmless(token) for token in tokens]
+        self.code_theme, self.justify, self.style, self.hyperlinks = "monokai", None, "none", True
+        self.inline_code_lexer, self.inline_code_theme = None, "monokai"
         self.palette = palette
 
 

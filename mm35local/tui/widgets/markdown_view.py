@@ -5,6 +5,7 @@ Invariant: blocks before the last one are laid out once for a width; adding text
 
 from __future__ import annotations
 
+from rich.style import Style
 from textual.events import Click
 from textual.geometry import Size
 from textual.selection import Selection
@@ -32,6 +33,7 @@ class MarkdownView(Widget):
         it is made when a line is painted."""
         self._num_sealed_lines = 0
         self._palette: Palette | None = None
+        self._ground: Style | None = None
 
     @property
     def source(self) -> str:
@@ -126,18 +128,23 @@ class MarkdownView(Widget):
 
     # --- painting ---
 
+    def notify_style_update(self) -> None:
+        super().notify_style_update()
+        self._ground = None
+
     def render_line(self, y: int) -> Strip:
         width = self.size.width
+        ground = self._ground = self._ground or self.rich_style
         if y >= len(self.laid_out):
-            return Strip.blank(width, self.rich_style)
-        strip = Strip(self.laid_out[y]).apply_style(self.rich_style)
+            return Strip.blank(width, ground)
+        strip = Strip(self.laid_out[y]).apply_style(ground)
         selection = self.text_selection
         if selection is not None and (span := selection.get_span(y)) is not None:
             start, end = span
             end = strip.cell_length if end == -1 else end
             chosen = strip.crop(start, end).apply_style(self.screen.get_component_rich_style("screen--selection"))
             strip = Strip.join([strip.crop(0, start), chosen, strip.crop(end)])
-        return strip.adjust_cell_length(width, self.rich_style).apply_offsets(0, y)
+        return strip.adjust_cell_length(width, ground).apply_offsets(0, y)
 
     def get_selection(self, selection: Selection) -> tuple[str, str]:
         return selection.extract("\n".join(self.lines)), "\n"
