@@ -48,7 +48,9 @@ async def test_any_answer_is_shown_and_kept(answers: list[list[str]], size: tupl
 
 
 class _Page(App[None]):
-    CSS = "MarkdownView { height: auto; }"
+    """Without a scrollbar: coming and going it would change the width."""
+
+    CSS = "Screen { overflow: hidden; } MarkdownView { height: auto; }"
 
     def compose(self) -> ComposeResult:
         yield MarkdownView()
