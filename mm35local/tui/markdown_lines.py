@@ -20,6 +20,7 @@ from rich.segment import Segment
 from rich.style import Style
 from rich.syntax import Syntax
 from rich.theme import Theme
+from textual.color import Color
 
 Line = list[Segment]
 _NARROWEST = 24
@@ -54,9 +55,13 @@ class Palette:
     @classmethod
     def of(cls, variables: Mapping[str, str], *, is_dark: bool) -> Palette:
         """From the variables of a Textual theme."""
-        names = ("primary", "secondary", "accent", "text-muted", "surface")
-        heading, link, code, dim, ground = (_hex(variables.get(name, "")) for name in names)
-        return cls(heading, link, code, dim, ground, is_dark)
+
+        def colour(name: str) -> str:
+            return Color.parse(variables[name]).hex6
+
+        ink, paper = Color.parse(variables["foreground"]), Color.parse(variables["background"])
+        dim = ink.blend(paper, 0.5).hex
+        return cls(colour("primary"), colour("secondary"), colour("accent"), dim, colour("surface"), is_dark)
 
 
 def parse(source: str) -> tuple[list[Block], bool]:
@@ -203,8 +208,3 @@ def _harmless(token: Token) -> Token:
 
 def is_web(url: str) -> bool:
     return url.startswith(("http://", "https://"))
-
-
-def _hex(colour: str) -> str:
-    """A theme's variable without its alpha; "default" where it is none."""
-    return colour[:7] if colour.startswith("#") and len(colour) >= 7 else "default"
