@@ -50,6 +50,10 @@ FAMILIES = {
 }
 
 
+HARDER = {"needle_of_two": Family(text.needle, 0, exam=text.long_needle_of_two)}
+"""Asked for the record, and held to nothing."""
+
+
 def training_case(family: str, rng: Random) -> Case:
     """A case whose combination is not held out; chained families come as dialogues of one to six turns."""
     case = draw_trained(FAMILIES[family].draw, rng)
@@ -66,7 +70,8 @@ def held_out_cases(family: str, count: int) -> list[Case]:
     """Up to `count` cases with as many different combinations that training never saw; the same on every call."""
     rng = Random(f"held out {family}")
     found: dict[tuple[str | int, ...], Case] = {}
-    draw = FAMILIES[family].exam or FAMILIES[family].draw
+    lesson = (FAMILIES | HARDER)[family]
+    draw = lesson.exam or lesson.draw
     for _ in range(_MOST_DRAWS):
         case = draw(rng)
         if case.is_held_out:

@@ -35,13 +35,21 @@ transformers; a pass is the exact text, the exact calls, and thinking exactly wh
 """
 
 
+_HARDER = """
+Harder than what it is held to, for the record: the needle beside another person's.
+
+"""
+
+
 def rates_table(rates: Sequence[Rate]) -> str:
     lines = ["| family | passed | of | rate |", "|---|---|---|---|"]
     lines += [f"| {family} | {passed} | {asked} | {passed / asked:.1%} |" for family, passed, asked in rates]
     return "\n".join(lines) + "\n"
 
 
-def write_readme(out: Path, log: Path, steps: int, seed: int, where: str, rates: Sequence[Rate]) -> None:
+def write_readme(
+    out: Path, log: Path, steps: int, seed: int, where: str, rates: Sequence[Rate], harder: Sequence[Rate]
+) -> None:
     last = next(line.split() for line in reversed(log.read_text().splitlines()) if line.startswith("step "))
     values = dict(zip(last[::2], last[1::2], strict=True))
     head = _HEAD.format(
@@ -53,4 +61,4 @@ def write_readme(out: Path, log: Path, steps: int, seed: int, where: str, rates:
         where=where,
         loss=values["loss"],
     )
-    (out / "README.md").write_text(head + rates_table(rates), "utf-8")
+    (out / "README.md").write_text(f"{head}{rates_table(rates)}{_HARDER}{rates_table(harder)}", "utf-8")

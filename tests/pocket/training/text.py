@@ -51,21 +51,27 @@ def needle(rng: Random) -> Case:
     """Haystacks from short to long, the longer ones asked about several times over: more targets for one prompt."""
     longest = rng.choices((12, 40, 120, 260, LONGEST_HAY), (24, 26, 24, 16, 10))[0]
     num_asked = rng.randint(1, _MOST_ASKED) if longest > _SHORT_HAY else 1
-    return _needle(rng, min(rng.randint(longest // 4, longest), LONGEST_HAY - 5 * num_asked), num_asked)
+    num_sentences = min(rng.randint(longest // 4, longest), LONGEST_HAY - 5 * num_asked)
+    return _needle(rng, num_sentences, num_asked, num_decoys=rng.randrange(2))
 
 
 def long_needle(rng: Random) -> Case:
-    """4,000 tokens of hay, one question: the held-out case."""
-    return _needle(rng, LONGEST_HAY, 1)
+    """One needle anywhere in 4,000 tokens of hay: the held-out case."""
+    return _needle(rng, LONGEST_HAY, num_asked=1, num_decoys=0)
 
 
-def _needle(rng: Random, num_sentences: int, num_asked: int) -> Case:
-    """Up to `num_asked` questions and sometimes a decoy; the last question is the case, the others trained ones."""
+def long_needle_of_two(rng: Random) -> Case:
+    """The same beside another one's: harder than what the family is held to, and told apart."""
+    return _needle(rng, LONGEST_HAY, num_asked=1, num_decoys=1)
+
+
+def _needle(rng: Random, num_sentences: int, num_asked: int, num_decoys: int) -> Case:
+    """Up to `num_asked` questions, and a decoy or none; the last question is the case, the others trained ones."""
     items, words = rng.sample(NAMES, num_asked + 1), rng.sample(WORDS, num_asked + 1)
     (key, *others), decoy = zip(items[:-1], words[:-1], strict=True), (items[-1], words[-1])
     earlier = [pair for pair in others if not _asked(*pair).is_held_out]
     sentences = rng.choices(HAY, k=num_sentences)
-    for item, word in (*earlier, key, *(decoy,) * rng.randrange(2)):
+    for item, word in (*earlier, key, *(decoy,) * num_decoys):
         sentences.insert(rng.randint(0, len(sentences)), f"The code of {item} is {word}.")
     turns = [_asked(*pair) for pair in (*earlier, key)]
     first = ask(f"{' '.join(sentences)}\n{turns[0].messages[0]['content']}")
