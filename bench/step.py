@@ -7,6 +7,7 @@ Python around them: admission, schedule, batch, books, events; then the events a
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import tempfile
 import time
 from collections import defaultdict
@@ -20,6 +21,7 @@ from bench.results_file import report
 from mm35local.engine.api import EngineConfig, Submit, Tokens
 from mm35local.engine.core import EngineCore
 from mm35local.engine.llama_backend import LlamaBackend
+from mm35local.engine.threads import sleep_at_barriers
 from mm35local.native.context import Context
 from mm35local.native.library import Library
 from mm35local.native.sampler import Sampler
@@ -42,20 +44,27 @@ def main() -> None:
     arguments.add_argument("--threads", type=int, default=2)
     arguments.add_argument("--steps", type=int, default=100)
     asked = arguments.parse_args()
+    sleep_at_barriers()  # read when llama.cpp is loaded, so what computes is a process of its own, as the worker is
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        report("step", "us", pool.apply(_measure, (asked.model, asked.threads, asked.steps)))
+
+
+def _measure(model: Path, num_threads: int, num_steps: int) -> dict[str, list[float]]:
+    """Microseconds of each step by what they went into."""
     samples: dict[str, list[float]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as folder:
         config = EngineConfig(
-            asked.model, Path(folder) / "log", _N_CTX, num_slots=_NUM_SLOTS, n_batch=_N_BATCH, num_threads=asked.threads
+            model, Path(folder) / "log", _N_CTX, num_slots=_NUM_SLOTS, n_batch=_N_BATCH, num_threads=num_threads
         )
-        backend = LlamaBackend(
-            Library(lambda _line: None), config, on_progress=lambda _done: True, is_cancelled=lambda _id: False
-        )
+        library = Library(lambda _line: None)  # llama.cpp calls it as long as it computes
+        backend = LlamaBackend(library, config, on_progress=lambda _done: True, is_cancelled=lambda _id: False)
         for kind, params in _SAMPLINGS.items():
             for num_streams in (1, _NUM_SLOTS):
-                for part, micros in _steps(backend, num_streams, params, asked.steps).items():
+                for part, micros in _steps(backend, num_streams, params, num_steps).items():
                     samples[f"{num_streams} {kind}: {part}"] = micros
         backend.shutdown()
-    report("step", "us", samples)
+        del library
+    return dict(samples)
 
 
 def _steps(backend: LlamaBackend, num_streams: int, params: SamplingParams, num_steps: int) -> dict[str, list[float]]:

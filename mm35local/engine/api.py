@@ -175,6 +175,9 @@ class Tokens:
     token_ids: tuple[int, ...]
     logprobs: tuple[TokenLogprobs, ...] = ()
     """One a token where `num_logprobs` asks for them, else none."""
+    num_drafted: int = 0
+    """Tokens that were guessed and computed for these, and how many of those were right: as `Usage` counts them."""
+    num_accepted: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,8 +193,16 @@ class Failed:
     error: Mm35Error
 
 
+@dataclass(frozen=True, slots=True)
+class CellUse:
+    """KV cells, told when requests start and end: all that are taken, and those that running requests hold."""
+
+    num_used: int = 0
+    num_held: int = 0
+
+
 RequestEvent = Started | Progress | Tokens | Finished | Failed
-WorkerEvent = RequestEvent | Loading | Ready | LoadError | Tokenized
+WorkerEvent = RequestEvent | CellUse | Loading | Ready | LoadError | Tokenized
 
 
 class EngineState(StrEnum):
@@ -212,6 +223,7 @@ class EngineStatus:
     num_restarts: int = 0
     loading: Loading | None = None
     """How the load goes, once the weights are being read."""
+    cells: CellUse = CellUse()
 
 
 class Engine(Protocol):

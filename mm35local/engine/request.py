@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import numpy as np
 
 from mm35local.engine.api import Submit
 from mm35local.engine.images import PlacedImage, place_images
+from mm35local.engine.prefix_cache import Int32Array
 from mm35local.errors import ContextLengthExceeded, RequestError
 from mm35local.types import MAX_LOGPROBS, ImageGrid, SamplingParams, Usage
 
@@ -39,8 +42,18 @@ class Request:
     """Saved states have been searched for its prompt."""
     num_passed_over: int = 0
     """Prompt tokens of others that were computed while this one's could have been."""
+    last_peer: int = 0
+    """Arrival of the newest request that ran beside it when its first token came."""
     awaited: tuple[int, int] | None = None
     """(request, number of tokens): that one is computing a beginning of this one's prompt."""
+    _array: Int32Array = field(default_factory=lambda: np.empty(0, dtype=np.int32))
+
+    @property
+    def array(self) -> Int32Array:
+        """i32[len(tokens)]: `tokens`, which only grow; a prompt that waits is not converted at every step."""
+        if len(self._array) != len(self.tokens):
+            self._array = np.array(self.tokens, dtype=np.int32)
+        return self._array
 
     @property
     def num_wanted(self) -> int:
@@ -91,9 +104,9 @@ def _check_params(params: SamplingParams) -> None:
         ("num_logprobs", params.num_logprobs or 0, 0, MAX_LOGPROBS),
         ("max_tokens", 1 if params.max_tokens is None else params.max_tokens, 1, 1 << 30),
     )
-    for field, value, low, high in limits:
+    for name, value, low, high in limits:
         if not (math.isfinite(value) and low <= value <= high):
-            raise RequestError(f"{field} is {value}: expected {low} to {high}", field, "out_of_range")
+            raise RequestError(f"{name} is {value}: expected {low} to {high}", name, "out_of_range")
 
 
 def _check_bias(params: SamplingParams, n_vocab: int) -> None:

@@ -6,6 +6,9 @@ prompts get beside them. The prompt with the least left comes first, but each to
 counts as done for it: a short turn does not wait for a long prompt, and no prompt is passed over by more tokens than it
 has itself. The oldest request is never preempted, so somebody always gets to the end.
 
+Requests that come together get their first tokens first: while nothing but answers of the same burst runs, those wait
+with their second token until the short prompts that already ran beside them are computed, in full batches.
+
 The last token of a prompt is computed in a step of its own, as every later one is: matrix kernels for one row and for
 many round differently, and so a prompt that is found in the cache goes on exactly as one that was computed.
 """
@@ -60,6 +63,9 @@ def num_reserved(request: Request) -> int:
 def _hand_out(requests: Collection[Request], n_batch: int, prompt_budget: Callable[[int], int] | None) -> list[Chunk]:
     streams = sorted((request for request in requests if request.num_wanted == 1), key=lambda request: request.arrival)
     prompts = sorted((request for request in requests if request.num_wanted > 1), key=_prompt_order)
+    if _is_burst(streams, prompts, n_batch):
+        streams = [request for request in streams if not request.num_generated]
+        prompts = [] if streams else prompts  # a first token takes one short step, a batch of prompts a long one
     num_streams = min(len(streams), n_batch - 1 if prompts else n_batch)
     budget = n_batch - num_streams
     if prompt_budget is not None:
@@ -72,6 +78,13 @@ def _hand_out(requests: Collection[Request], n_batch: int, prompt_budget: Callab
         chunks.append(_chunk(request, num_tokens))
         budget -= num_tokens
     return chunks
+
+
+def _is_burst(streams: Collection[Request], prompts: Collection[Request], n_batch: int) -> bool:
+    """Did every answer begin while one of these prompts, no longer than a batch, was waiting beside it?"""
+    short = (request for request in prompts if request.num_wanted <= n_batch and not request.num_generated)
+    oldest = min((request.arrival for request in short), default=None)
+    return oldest is not None and all(not stream.num_generated or oldest <= stream.last_peer for stream in streams)
 
 
 def pass_over(running: Iterable[Request], chunks: Sequence[Chunk]) -> None:

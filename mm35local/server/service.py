@@ -43,6 +43,11 @@ class Service:
         self._dialect = asyncio.create_task(loading)
         await self.engine.start()
 
+    @property
+    def is_draining(self) -> bool:
+        """Are answers under way the last ones?"""
+        return self._is_draining
+
     async def drain(self, seconds: float) -> None:
         """Take no more answers, and give those under way so long to end."""
         self._is_draining = True

@@ -10,13 +10,14 @@ from mm35local.types import SamplingParams
 
 
 def make_request(arrival: int, num_tokens: int, num_computed: int, max_total: int = 1000) -> Request:
+    """With all but one token computed it is in the middle of its answer, else its prompt is."""
     tokens = list(range(100, 100 + num_tokens))
     return Request(
         request_id=arrival,
         arrival=arrival,
         params=SamplingParams(),
         tokens=tokens,
-        num_prompt_tokens=num_tokens,
+        num_prompt_tokens=num_tokens - (num_computed == num_tokens - 1),
         max_total=max_total,
         slot=arrival,
         num_computed=num_computed,
@@ -100,3 +101,35 @@ def test_streams_leave_a_row_to_prompts_and_prompts_keep_to_their_budget() -> No
     assert [len(chunk.token_ids) for chunk in plan.chunks if chunk.request_id == 9] == [1]
     plan = schedule([*streams[:2], prompt], n_batch=40, n_ctx=10_000, num_held=num_held, prompt_budget=lambda _n: 5)
     assert [(chunk.request_id, len(chunk.token_ids)) for chunk in plan.chunks] == [(1, 1), (2, 1), (9, 5)]
+
+
+def make_stream(arrival: int, *, last_peer: int, num_generated: int = 1) -> Request:
+    stream = make_request(arrival, 10 + num_generated, 9 + num_generated)
+    stream.num_prompt_tokens, stream.last_peer = 10, last_peer
+    return stream
+
+
+def test_the_short_prompts_of_a_burst_come_before_the_second_tokens() -> None:
+    first = make_stream(1, last_peer=3)
+    prompts = [make_request(2, 30, 0), make_request(3, 30, 0)]
+    plan = schedule([first, *prompts], n_batch=40, n_ctx=10_000, num_held=num_held, prompt_budget=lambda _n: 40)
+    assert [(chunk.request_id, len(chunk.token_ids)) for chunk in plan.chunks] == [(2, 29), (3, 11)]
+
+
+def test_a_first_token_of_a_burst_goes_out_before_the_next_batch_of_prompts() -> None:
+    requests = [make_stream(1, last_peer=3), make_stream(2, last_peer=0, num_generated=0), make_request(3, 30, 0)]
+    plan = schedule(requests, n_batch=40, n_ctx=10_000, num_held=num_held)
+    assert [chunk.request_id for chunk in plan.chunks] == [2]
+
+
+def test_an_answer_does_not_wait_for_prompts_that_came_later_nor_for_long_ones() -> None:
+    later, long = make_request(4, 30, 0), make_request(2, 300, 0)
+    for stream, prompt in ((make_stream(1, last_peer=3), later), (make_stream(1, last_peer=3), long)):
+        plan = schedule([stream, prompt], n_batch=40, n_ctx=10_000, num_held=num_held, prompt_budget=lambda _n: 5)
+        assert [(chunk.request_id, len(chunk.token_ids)) for chunk in plan.chunks] == [(1, 1), (prompt.request_id, 5)]
+
+
+def test_one_older_answer_keeps_all_of_them_going() -> None:
+    requests = [make_stream(1, last_peer=1), make_stream(2, last_peer=3), make_request(3, 30, 0)]
+    plan = schedule(requests, n_batch=40, n_ctx=10_000, num_held=num_held, prompt_budget=lambda _n: 5)
+    assert [(chunk.request_id, len(chunk.token_ids)) for chunk in plan.chunks] == [(1, 1), (2, 1), (3, 5)]

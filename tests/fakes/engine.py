@@ -24,6 +24,7 @@ class Script:
     steps: tuple[tuple[int, ...], ...]
     num_cached_tokens: int = 0
     num_drafted: int = 0
+    """All of them, and those that came true, go with the first step."""
     num_accepted: int = 0
     error: Mm35Error | None = None
     """Fails after the steps instead of finishing."""
@@ -126,8 +127,9 @@ class FakeEngine:
                     reason = FinishReason.CANCELLED if self._closing.is_set() else FinishReason.LENGTH
                     break
                 tokens = step if room is None else step[:room]
+                guesses = (0, 0) if record.num_sent else (script.num_drafted, script.num_accepted)
                 record.num_sent += len(tokens)
-                yield api.Tokens(request_id, tokens, _logprobs(tokens, record.params))
+                yield api.Tokens(request_id, tokens, _logprobs(tokens, record.params), *guesses)
             if reason is not FinishReason.STOP or not script.is_endless:
                 break
         if script.error is not None:
