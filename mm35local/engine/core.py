@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 
 from mm35local.engine.api import Cancel, CellUse, Failed, Finished, Progress, RequestEvent, Started, Submit, Tokens
 from mm35local.engine.backend import ABORTED, NO_CELLS, Backend, Chunk
+from mm35local.engine.fairness import in_turn, surplus
 from mm35local.engine.images import whole_images
 from mm35local.engine.kv_pool import KvPool
 from mm35local.engine.kv_store import KvStore
@@ -72,7 +73,7 @@ class EngineCore:
         return CellUse(self.num_used_cells, self._num_held(self._running.values()))
 
     def submit(self, command: Submit) -> None:
-        """Start or queue a request; a hopeless or surplus one gets its Failed."""
+        """Start or queue a request; a hopeless one, or one more than may wait, gets its Failed."""
         self._num_arrived += 1
         try:
             request = accept(
@@ -83,7 +84,7 @@ class EngineCore:
                 grid=self._backend.image_grid,
             )
             self._enqueue(request)
-        except (RequestError, EngineOverloaded) as error:
+        except RequestError as error:
             self._events.append(Failed(command.request_id, error))
 
     def cancel(self, command: Cancel) -> None:
@@ -142,15 +143,18 @@ class EngineCore:
         self._waiting.append(request)
         self._admit()
         if request.slot is None and len(self._waiting) > self._max_waiting:
-            self._waiting.remove(request)
-            raise EngineOverloaded(self._max_waiting)
+            refused = surplus(self._waiting)
+            self._close(refused)
+            self._events.append(Failed(refused.request_id, EngineOverloaded(self._max_waiting)))
 
     def _admit(self) -> None:
-        """Start waiting requests in order of arrival, as long as there are slots and cells.
+        """Start waiting requests, their clients in turn, as long as there are slots and cells.
 
         One whose beginning is being read, or computed for another, lets others pass, to find it in the cells then.
         """
-        for request in list(self._waiting):
+        if len(self._running) >= self._num_slots:
+            return
+        for request in in_turn(self._waiting, self._running.values()):
             if len(self._running) >= self._num_slots:
                 return
             if self._restorer.is_awaited_by(request) or self._must_wait(request):

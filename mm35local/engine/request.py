@@ -31,6 +31,7 @@ class Request:
     max_total: int
     """It ends with LENGTH when `tokens` is this long."""
     images: tuple[PlacedImage, ...] = ()
+    client: str = ""
     slot: int | None = None
     num_computed: int = 0
     num_cached: int = 0
@@ -88,7 +89,7 @@ def accept(command: Submit, *, arrival: int, n_ctx: int, n_vocab: int, grid: Ima
     if len(tokens) + (params.max_tokens or 1) > n_ctx:
         raise ContextLengthExceeded(len(tokens), params.max_tokens or 0, n_ctx)
     max_total = n_ctx if params.max_tokens is None else len(tokens) + params.max_tokens
-    return Request(command.request_id, arrival, params, tokens, len(tokens), max_total, images)
+    return Request(command.request_id, arrival, params, tokens, len(tokens), max_total, images, command.client)
 
 
 def _check_params(params: SamplingParams) -> None:
