@@ -35,6 +35,8 @@ class Turn:
     stops: tuple[str, ...] = ()
     response_format: ResponseFormat | None = None
     """None: any text."""
+    client: str = ""
+    """Who asks; the engine lets clients take turns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,8 @@ class _Events:
         self._notes = notes
         self._warnings = warnings
         self._started = Started(0, 0)
+        self._num_drafted = 0
+        self._num_accepted = 0
 
     def take(self, event: api.RequestEvent) -> Iterator[TurnEvent]:
         """What there is to tell after an event of the engine. Raises the error of `Failed`."""
@@ -88,6 +92,8 @@ class _Events:
             case api.Progress():
                 yield Prefill(event.num_computed, event.num_prompt_tokens)
             case api.Tokens():
+                self._num_drafted += event.num_drafted
+                self._num_accepted += event.num_accepted
                 yield from self._answer.feed(event.token_ids, event.logprobs)
             case api.Finished():
                 yield from self._answer.flush(is_cut=event.reason is not FinishReason.STOP)
@@ -105,7 +111,14 @@ class _Events:
         return self._done(event.reason, event.usage)
 
     def _usage(self) -> Usage:
-        return Usage(self._started.num_prompt_tokens, self._answer.num_tokens, self._started.num_cached_tokens)
+        """So far, as the engine would count it: a stop string ends an answer before the engine does."""
+        return Usage(
+            self._started.num_prompt_tokens,
+            self._answer.num_tokens,
+            self._started.num_cached_tokens,
+            self._num_drafted,
+            self._num_accepted,
+        )
 
     def _done(self, reason: FinishReason, usage: Usage) -> Done:
         answer = self._answer
@@ -137,7 +150,7 @@ async def run_turn(engine: api.Engine, dialect: Dialect, turn: Turn) -> AsyncGen
     answer = Answer(dialect.parser(), dialect.vocabulary, turn.stops, _callable(conversation), seed)
     reader = _Events(answer, history.notes, enforced.warnings)
     done: Done | None = None
-    async with aclosing(engine.generate(prompt, params)) as events:
+    async with aclosing(engine.generate(prompt, params, turn.client)) as events:
         async for event in events:
             for news in reader.take(event):
                 yield news

@@ -73,6 +73,8 @@ class Submit:
     request_id: int
     prompt: Prompt
     params: SamplingParams
+    client: str = ""
+    """Who asks, in whatever words: clients share the slots, not requests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +177,9 @@ class Tokens:
     token_ids: tuple[int, ...]
     logprobs: tuple[TokenLogprobs, ...] = ()
     """One a token where `num_logprobs` asks for them, else none."""
+    num_drafted: int = 0
+    """Tokens that were guessed and computed for these, and how many of those were right: as `Usage` counts them."""
+    num_accepted: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,8 +195,16 @@ class Failed:
     error: Mm35Error
 
 
+@dataclass(frozen=True, slots=True)
+class CellUse:
+    """KV cells, told when requests start and end: all that are taken, and those that running requests hold."""
+
+    num_used: int = 0
+    num_held: int = 0
+
+
 RequestEvent = Started | Progress | Tokens | Finished | Failed
-WorkerEvent = RequestEvent | Loading | Ready | LoadError | Tokenized
+WorkerEvent = RequestEvent | CellUse | Loading | Ready | LoadError | Tokenized
 
 
 class EngineState(StrEnum):
@@ -212,6 +225,7 @@ class EngineStatus:
     num_restarts: int = 0
     loading: Loading | None = None
     """How the load goes, once the weights are being read."""
+    cells: CellUse = CellUse()
 
 
 class Engine(Protocol):
@@ -228,8 +242,8 @@ class Engine(Protocol):
         """End every request and the worker; safe to call twice."""
         ...
 
-    def generate(self, prompt: Prompt, params: SamplingParams) -> AsyncGenerator[RequestEvent, None]:
-        """The events of one request, the last one terminal.
+    def generate(self, prompt: Prompt, params: SamplingParams, client: str = "") -> AsyncGenerator[RequestEvent, None]:
+        """The events of one request, the last one terminal. See `Submit` for `client`.
 
         Closing the iterator early cancels the request. While the model loads, the only event is
         `Failed(EngineLoading)`; too long a prompt gives `Failed(ContextLengthExceeded)`.

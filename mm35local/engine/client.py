@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from mm35local.engine.api import (
     Cancel,
+    CellUse,
     Command,
     EngineConfig,
     EngineInfo,
@@ -53,6 +54,7 @@ class EngineClient:
         self._loading: Loading | None = None
         self._info: EngineInfo | None = None
         self._error: Mm35Error | None = None
+        self._cells = CellUse()
         self._num_restarts = 0
         self._ready_since: float | None = None
         self._worker: WorkerProcess | None = None
@@ -72,6 +74,7 @@ class EngineClient:
             len(self._open),
             self._num_restarts,
             self._loading if self._state is EngineState.LOADING else None,
+            self._cells,
         )
 
     @property
@@ -98,7 +101,9 @@ class EngineClient:
             self._worker.kill()
         await asyncio.wait({self._supervisor})
 
-    async def generate(self, prompt: Prompt, params: SamplingParams) -> AsyncGenerator[RequestEvent, None]:
+    async def generate(
+        self, prompt: Prompt, params: SamplingParams, client: str = ""
+    ) -> AsyncGenerator[RequestEvent, None]:
         """The events of one request, the last one terminal; see `api.Engine.generate`."""
         request_id = next(self._ids)
         refusal = self._refusal()
@@ -106,7 +111,7 @@ class EngineClient:
             yield Failed(request_id, refusal)
             return
         events = self._open[request_id] = asyncio.Queue()
-        self._send(Submit(request_id, prompt, params))
+        self._send(Submit(request_id, prompt, params, client))
         try:
             while True:
                 event = await events.get()
@@ -206,6 +211,7 @@ class EngineClient:
         if self._state is not EngineState.FAILED:
             self._state, self._progress, self._info = EngineState.LOADING, 0.0, None
             self._loading = None
+        self._cells = CellUse()
         for request_id, events in self._open.items():
             events.put_nowait(Failed(request_id, error))
         self._open.clear()
@@ -226,6 +232,8 @@ class EngineClient:
                         info = replace(info, changed=difference(self._asked, self._config))
                     self._state, self._progress, self._info = EngineState.READY, 1.0, info
                     self._ready_since = time.monotonic()
+                case CellUse():
+                    self._cells = event
                 case LoadError(error):
                     self._state, self._error = EngineState.FAILED, error
                 case Tokenized(call_id, token_ids):

@@ -23,7 +23,12 @@ MAX_STEP_DRAFTS = 48
 """Drafts of all sequences in a step; the context has room for the logits of so many (native's MAX_DRAFT_ROWS)."""
 MIN_CHANCE = 0.2
 """A draft less likely than this is not computed, however cheap: measured costs are not exact either."""
+MIN_GAIN = 1.1
+"""Drafts must promise so many times the tokens a second that a step without any gives: less is within what measured
+costs and chances are wrong by."""
 LEARNING_RATE = 0.2
+PRIOR_RATE = 0.05
+"""Of what all requests together teach, which is where a new one starts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +84,11 @@ class Acceptance:
         """The probability that draft 1, 2, ... is confirmed, which takes all before it."""
         return [self.first * self.later**number for number in range(num_drafts)]
 
-    def learn(self, num_drafts: int, num_accepted: int) -> None:
-        self.first += LEARNING_RATE * ((num_accepted > 0) - self.first)
+    def learn(self, num_drafts: int, num_accepted: int, rate: float = LEARNING_RATE) -> None:
+        self.first += rate * ((num_accepted > 0) - self.first)
         num_trials = min(num_accepted, num_drafts - 1)
         if num_trials > 0:
-            weight = 1 - (1 - LEARNING_RATE) ** num_trials
+            weight = 1 - (1 - rate) ** num_trials
             self.later += weight * ((num_accepted - 1) / num_trials - self.later)
 
 
@@ -93,9 +98,7 @@ class _Record:
 
     draft: Draft = field(default_factory=lambda: Draft(()))
     acceptances: dict[int, Acceptance] = field(default_factory=dict)
-
-    def acceptance(self) -> Acceptance:
-        return self.acceptances.setdefault(self.draft.strength, Acceptance())
+    """By strength."""
 
 
 class Speculator:
@@ -107,6 +110,7 @@ class Speculator:
         self._max_draft = max_draft
         self._costs = StepCosts()
         self._records: dict[int, _Record] = {}
+        self._priors: dict[int, Acceptance] = {}
 
     def add_drafts(self, chunks: Sequence[Chunk], requests: Mapping[int, Request], room: int) -> tuple[Chunk, ...]:
         """The same chunks, some of them with drafts; at most `room` more rows."""
@@ -120,7 +124,7 @@ class Speculator:
         records = [self._records.setdefault(request.request_id, _Record()) for request in asking]
         for record, draft in zip(records, self._propose(asking, limits), strict=True):
             record.draft = draft
-        chances = [record.acceptance().chances(len(record.draft.token_ids)) for record in records]
+        chances = [self._acceptance(record).chances(len(record.draft.token_ids)) for record in records]
         lengths = self._best_lengths(chances, sum(chunk.num_rows for chunk in chunks), min(room, MAX_STEP_DRAFTS))
         drafts = {
             chunk.request_id: record.draft.token_ids[:length]
@@ -140,9 +144,11 @@ class Speculator:
         if record is None or not record.draft.token_ids:
             return
         if chunk.drafts:
-            record.acceptance().learn(len(chunk.drafts), len(sampled) - 1)
+            num_drafts, num_accepted = len(chunk.drafts), len(sampled) - 1
         else:
-            record.acceptance().learn(1, int(sampled[0] == record.draft.token_ids[0]))
+            num_drafts, num_accepted = 1, int(sampled[0] == record.draft.token_ids[0])
+        self._acceptance(record).learn(num_drafts, num_accepted)
+        self._prior(record.draft.strength).learn(num_drafts, num_accepted, PRIOR_RATE)
         record.draft = Draft(())
 
     def record_step(self, num_rows: int, seconds: float) -> None:
@@ -158,6 +164,16 @@ class Speculator:
     def give_up(self) -> None:
         """No more drafts, for any request."""
         self._drafters = ()
+
+    def _acceptance(self, record: _Record) -> Acceptance:
+        """Of the record's draft; a request's first of a strength starts where all others have got to."""
+        strength = record.draft.strength
+        if strength not in record.acceptances:
+            record.acceptances[strength] = replace(self._prior(strength))
+        return record.acceptances[strength]
+
+    def _prior(self, strength: int) -> Acceptance:
+        return self._priors.setdefault(strength, Acceptance())
 
     def _propose(self, requests: Sequence[Request], limits: Sequence[int]) -> list[Draft]:
         drafts = [Draft(())] * len(requests)
@@ -180,7 +196,7 @@ class Speculator:
         )[:room]
         seconds = self._costs.estimates(num_rows, len(rows))
         num_tokens = float(len(chances))
-        best_rate, num_chosen = num_tokens / seconds[0], 0
+        best_rate, num_chosen = MIN_GAIN * num_tokens / seconds[0], 0
         for count, ((chance, _index), cost) in enumerate(zip(rows, seconds[1:], strict=False), start=1):
             num_tokens += chance
             if num_tokens / cost > best_rate:

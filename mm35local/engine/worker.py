@@ -23,9 +23,11 @@ from mm35local.engine.api import (
     EngineConfig,
     EngineInfo,
     Failed,
+    Finished,
     LoadError,
     Ready,
     Shutdown,
+    Started,
     Submit,
     Tokenize,
     Tokenized,
@@ -140,9 +142,15 @@ def _serve(core: EngineCore, backend: LlamaBackend, inbox: Inbox, connection: Co
             _check_books(core)
         commands = inbox.drain(block=not core.has_work)
         is_open = not any(isinstance(command, Shutdown) for command in commands)
-        _send(connection, [*_handle(commands, core, backend), *core.take_events()])
+        _send(connection, _with_cell_use([*_handle(commands, core, backend), *core.take_events()], core))
         if core.has_work:
-            _send(connection, core.step())
+            _send(connection, _with_cell_use(core.step(), core))
+
+
+def _with_cell_use(events: Sequence[WorkerEvent], core: EngineCore) -> list[WorkerEvent]:
+    """Told when requests start and end: most steps tell tokens and nothing else."""
+    has_changed = any(isinstance(event, Started | Finished | Failed) for event in events)
+    return [*events, core.cell_use] if has_changed else list(events)
 
 
 def _check_books(core: EngineCore) -> None:

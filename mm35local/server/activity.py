@@ -118,6 +118,10 @@ class _Gauges(Collector):
         yield GaugeMetricFamily("mm35_requests_running", "Answers being computed.", num_running)
         yield GaugeMetricFamily("mm35_requests_waiting", "Answers in the queue.", num_waiting)
         yield GaugeMetricFamily("mm35_slots", "Answers that may be computed at once.", _slots(self._engine))
+        n_ctx = status.info.n_ctx if status.info else 0
+        yield GaugeMetricFamily("mm35_kv_cells", "KV cells in all.", n_ctx)
+        yield GaugeMetricFamily("mm35_kv_cells_used", "Those with something in them.", status.cells.num_used)
+        yield GaugeMetricFamily("mm35_kv_cells_running", "Those that answers under way hold.", status.cells.num_held)
         yield GaugeMetricFamily("mm35_ready", "1 when the model is loaded.", status.info is not None)
         yield GaugeMetricFamily("mm35_engine_restarts", "Times the engine's process died.", status.num_restarts)
 

@@ -1,4 +1,4 @@
-"""GET /health: which model, and whether it is ready."""
+"""GET /health: which model, and whether it takes requests: whoever spreads them over servers asks here."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse
 
 from mm35local import __version__
 from mm35local.engine.api import EngineState, EngineStatus
-from mm35local.errors import EngineError, EngineLoading
+from mm35local.errors import EngineClosing, EngineError, EngineLoading, Mm35Error
 from mm35local.server.model import ServedModel
 from mm35local.server.problems import to_problem
 from mm35local.server.service import Service
@@ -31,7 +31,10 @@ async def health(request: Request) -> JSONResponse:
     }
     if status.state is EngineState.READY:
         total = status.info.num_slots if status.info else 0
-        return JSONResponse({**body, "slots": {"total": total, "busy": min(status.num_running, total)}})
+        ready = {**body, "slots": {"total": total, "busy": min(status.num_running, total)}}
+        if service.is_draining:
+            return JSONResponse({**ready, "status": "draining", **_unavailable(EngineClosing())}, 503)
+        return JSONResponse(ready)
     return JSONResponse({**body, "progress": status.progress, **_rate(status), **_error(status)}, 503)
 
 
@@ -49,7 +52,11 @@ def _rate(status: EngineStatus) -> dict[str, Any]:
 def _error(status: EngineStatus) -> dict[str, Any]:
     """As llama-server's clients know it: `code` is the HTTP status here."""
     known = EngineLoading(status.progress) if status.state is EngineState.LOADING else status.error
-    problem = to_problem(known or EngineError("the engine failed"))
+    return _unavailable(known or EngineError("the engine failed"))
+
+
+def _unavailable(error: Mm35Error) -> dict[str, Any]:
+    problem = to_problem(error)
     return {"error": {"message": problem.message, "type": "unavailable_error", "code": 503}}
 
 

@@ -57,7 +57,8 @@ async def slots(request: Request) -> JSONResponse:
     busy = [(number, watch) for number, watch in service.activity.running.items() if watch.started_at is not None]
     entries = [_busy_slot(number, watch) for number, watch in busy[: info.num_slots]]
     entries += [{"is_processing": False, "id_task": -1}] * (info.num_slots - len(entries))
-    return JSONResponse([{"id": i, "n_ctx": info.n_ctx, **entry} for i, entry in enumerate(entries)])
+    shared = {"n_ctx": info.n_ctx, "kv_cells_used": service.engine.status.cells.num_used}
+    return JSONResponse([{"id": i, **shared, **entry} for i, entry in enumerate(entries)])
 
 
 @router.get("/metrics", response_model=None)

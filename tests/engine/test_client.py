@@ -86,6 +86,7 @@ async def test_a_request_streams_and_ends_with_usage_that_adds_up(client: Engine
     assert info is not None
     assert (info.n_ctx, info.num_slots, info.n_ctx_train) == (2048, 8, 8192)
     assert info.device
+    await until(lambda: client.status.cells.num_used >= len(prompt) and client.status.cells.num_held == 0)
 
 
 async def test_eight_at_once_all_end_and_seeds_repeat(client: EngineClient) -> None:

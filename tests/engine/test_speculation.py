@@ -218,3 +218,49 @@ def test_lookup_guesses_from_the_request_s_own_tokens() -> None:
     assert draft.strength == 3
     drafter.close(1)
     drafter.close(1)
+
+
+class Guesser:
+    """The same guess for everybody."""
+
+    def __init__(self, *token_ids: int) -> None:
+        self._draft = Draft(token_ids)
+
+    def propose(self, requests: Sequence[Request], max_drafts: Sequence[int]) -> list[Draft]:
+        return [self._draft] * len(requests)
+
+    def close(self, request_id: int) -> None:
+        """Nothing is kept."""
+
+
+def one_row(request_id: int) -> tuple[Chunk, Request]:
+    tokens = [1, 2, 3]
+    params = SamplingParams(temperature=0, max_tokens=60)
+    request = Request(request_id, request_id, params, tokens, len(tokens), 60, slot=request_id, num_computed=2)
+    return Chunk(request_id, request_id, 2, [3], True), request
+
+
+def num_drafts(speculator: Speculator, request_id: int) -> int:
+    chunk, request = one_row(request_id)
+    return len(speculator.add_drafts([chunk], {request_id: request}, 16)[0].drafts)
+
+
+def test_a_new_request_starts_with_what_the_others_taught() -> None:
+    speculator = Speculator([Guesser(7, 8)])
+    for num_rows in range(1, 4):
+        speculator.record_step(num_rows, 1.0)
+    assert num_drafts(speculator, 1) == 2
+    for _ in range(100):
+        num_drafts(speculator, 1)
+        speculator.observe(one_row(1)[0], (9,))
+    speculator.close(1)
+    assert num_drafts(speculator, 2) == 0
+
+
+@pytest.mark.parametrize(("more_seconds", "expected"), [(0.30, 1), (0.40, 0)])
+def test_drafts_that_promise_little_are_not_computed(more_seconds: float, expected: int) -> None:
+    """At first one in two is taken to come true: 1.5 tokens in 1.3 seconds, or in 1.4."""
+    speculator = Speculator([Guesser(7)])
+    speculator.record_step(1, 1.0)
+    speculator.record_step(2, 1.0 + more_seconds)
+    assert num_drafts(speculator, 1) == expected

@@ -24,6 +24,7 @@ class Script:
     steps: tuple[tuple[int, ...], ...]
     num_cached_tokens: int = 0
     num_drafted: int = 0
+    """All of them, and those that came true, go with the first step."""
     num_accepted: int = 0
     error: Mm35Error | None = None
     """Fails after the steps instead of finishing."""
@@ -38,6 +39,7 @@ class Record:
     prompt: Prompt
     params: SamplingParams
     num_sent: int = 0
+    client: str = ""
     is_cancelled: bool = False
 
 
@@ -94,9 +96,11 @@ class FakeEngine:
             ids.extend((part,) if isinstance(part, int) else self.tokenizer(part))
         return ids
 
-    async def generate(self, prompt: Prompt, params: SamplingParams) -> AsyncGenerator[api.RequestEvent, None]:
+    async def generate(
+        self, prompt: Prompt, params: SamplingParams, client: str = ""
+    ) -> AsyncGenerator[api.RequestEvent, None]:
         request_id = len(self.records)
-        record = Record(prompt, params)
+        record = Record(prompt, params, client=client)
         self.records.append(record)
         if refusal := self._refusal(prompt, params):
             yield api.Failed(request_id, refusal)
@@ -126,8 +130,9 @@ class FakeEngine:
                     reason = FinishReason.CANCELLED if self._closing.is_set() else FinishReason.LENGTH
                     break
                 tokens = step if room is None else step[:room]
+                guesses = (0, 0) if record.num_sent else (script.num_drafted, script.num_accepted)
                 record.num_sent += len(tokens)
-                yield api.Tokens(request_id, tokens, _logprobs(tokens, record.params))
+                yield api.Tokens(request_id, tokens, _logprobs(tokens, record.params), *guesses)
             if reason is not FinishReason.STOP or not script.is_endless:
                 break
         if script.error is not None:

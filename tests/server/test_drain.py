@@ -33,6 +33,8 @@ async def test_answers_under_way_end_and_new_ones_are_refused() -> None:
         assert refused.status_code == 503
         assert refused.json()["error"]["code"] == "shutting_down"
         assert refused.headers["retry-after"] == "5"
+        health = await here.client.get("/health")
+        assert (health.status_code, health.json()["status"], health.json()["slots"]["busy"]) == (503, "draining", 1)
         assert not draining.done()
         here.engine.gate.set()
         assert await answer == 200

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from mm35local.engine.api import CellUse
 from tests.fakes.engine import Script
 from tests.fakes.metadata import chatml_ids, mistral_metadata
 from tests.server.conftest import ANSWER, Here, fake_engine, running, script, served_model
@@ -63,6 +65,7 @@ async def test_a_running_answer_holds_a_slot() -> None:
         assert [slot["id"] for slot in slots] == [0, 1, 2, 3]
         assert [slot["is_processing"] for slot in slots] == [True, False, False, False]
         assert slots[0]["prompt_progress"]["total"] == 21
+        assert (slots[0]["n_ctx"], slots[0]["kv_cells_used"]) == (1024, 0)
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)
         assert not any(slot["is_processing"] for slot in (await here.client.get("/slots")).json())
@@ -110,6 +113,7 @@ async def test_metrics_count_what_was_answered() -> None:
     async with running(engine) as here:
         await here.chat()
         await here.chat("x" * 5000)
+        engine.state = replace(engine.state, cells=CellUse(300))
         page = await here.client.get("/metrics")
     assert page.headers["content-type"].startswith("text/plain")
     values = {
@@ -125,4 +129,5 @@ async def test_metrics_count_what_was_answered() -> None:
     assert values["mm35_completion_tokens_total",] == len(ANSWER.encode())
     assert values["mm35_time_to_first_token_seconds_count",] == 1
     assert (values["mm35_requests_running",], values["mm35_requests_waiting",]) == (0, 0)
+    assert (values["mm35_kv_cells",], values["mm35_kv_cells_used",], values["mm35_kv_cells_running",]) == (1024, 300, 0)
     assert (values["mm35_slots",], values["mm35_ready",]) == (4, 1)

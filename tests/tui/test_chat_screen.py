@@ -17,6 +17,7 @@ from mm35local.tui.screens.conversations import ConversationsScreen
 from mm35local.tui.screens.help import HelpScreen
 from mm35local.tui.widgets.answer import Answer
 from mm35local.tui.widgets.banner import Banner
+from mm35local.tui.widgets.markdown_view import MarkdownView
 from mm35local.tui.widgets.notice import Notice
 from mm35local.tui.widgets.pending import Pending
 from mm35local.tui.widgets.question import Question
@@ -51,12 +52,13 @@ async def test_finished_blocks_are_not_built_again(server: ChatServer) -> None:
     server.script.scripts = [(Say("# One\n\ntwo\n\n"), Pause(0.3), *trickle("three ", 20))]
     async with open_chat(ChatOptions(server.url)) as chat:
         await chat.ask("?")
-        await until(lambda: len(chat.app.screen.query("Answer Markdown > *")) >= 2)
-        first = list(chat.app.screen.query("Answer Markdown > *"))[:2]
+        view = chat.app.screen.query_one(MarkdownView)
+        await until(lambda: len(view.laid_out) >= 5)
+        first = view.laid_out[:3]
         await chat.answered()
-        blocks = list(chat.app.screen.query("Answer Markdown > *"))
-        assert blocks[:2] == first
-        assert len(blocks) == 3
+        assert all(now is before for now, before in zip(view.laid_out, first, strict=False))
+        assert view.lines[:3] == ["One", "", "two"]
+        assert view.lines[4].startswith("three three")
 
 
 async def test_escape_stops_and_keeps_what_came(server: ChatServer, tmp_path: Path) -> None:
@@ -121,8 +123,8 @@ async def test_long_conversations_open_at_their_end(server: ChatServer, tmp_path
         for number in range(31, 33):
             await chat.ask("more")
             await chat.answered(number)
-        await until(lambda: len(chat.app.screen.query(Answer)) == 11)
-        assert "42 earlier messages" in chat.text("#earlier")
+        await until(lambda: len(chat.app.screen.query(Answer)) == 12)
+        assert "40 earlier messages" in chat.text("#earlier")
 
 
 async def test_errors_are_shown_in_line(server: ChatServer) -> None:
