@@ -92,7 +92,7 @@ class GpuLost(Mm35Error):
     def __init__(self, index: int, num_gpus: int, detail: str) -> None:
         super().__init__(
             f"GPU {index} of {num_gpus} does not answer: {detail}",
-            "look at nvidia-smi and the kernel's log; CUDA_VISIBLE_DEVICES=... leaves a card out, --no-gpu all of them",
+            "look at nvidia-smi and the kernel's log; CUDA_VISIBLE_DEVICES=... leaves a card out, --cpu all of them",
         )
         self.index = index
         self.num_gpus = num_gpus

@@ -35,6 +35,8 @@ class Turn:
     stops: tuple[str, ...] = ()
     response_format: ResponseFormat | None = None
     """None: any text."""
+    client: str = ""
+    """Who asks; the engine lets clients take turns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +150,7 @@ async def run_turn(engine: api.Engine, dialect: Dialect, turn: Turn) -> AsyncGen
     answer = Answer(dialect.parser(), dialect.vocabulary, turn.stops, _callable(conversation), seed)
     reader = _Events(answer, history.notes, enforced.warnings)
     done: Done | None = None
-    async with aclosing(engine.generate(prompt, params)) as events:
+    async with aclosing(engine.generate(prompt, params, turn.client)) as events:
         async for event in events:
             for news in reader.take(event):
                 yield news

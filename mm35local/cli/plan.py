@@ -38,7 +38,10 @@ def plan(
     rpc: Rpc = None,
     fit: Annotated[str, typer.Option(metavar="quality|context|speed", help="What to give the memory to.")] = "quality",
     mmproj: Annotated[
-        Path | None, typer.Option(exists=True, dir_okay=False, metavar="FILE", help="Vision stack to keep room for.")
+        Path | None,
+        typer.Option(
+            exists=True, dir_okay=False, metavar="FILE", help="Vision part; default: the one beside the model."
+        ),
     ] = None,
     draft: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, metavar="FILE", help="Draft model to keep room for.")
@@ -52,7 +55,8 @@ def plan(
     from mm35local.cli.plan_report import print_report, to_json
     from mm35local.models.fit import choose, list_options
 
-    wish = _wish(ctx, kv, split, mmproj, draft)
+    projector = _projector(model, mmproj)
+    wish = _wish(ctx, kv, split, projector, draft)
     goal = _goal(fit)
     machine = _machine(gpus, ram)
     if rpc:
@@ -67,12 +71,28 @@ def plan(
 
         draw(plot, name, geometries, machine, wish)
     if as_json:
-        print(json.dumps(to_json(name, model, machine, options, chosen, goal), indent=2))
+        print(json.dumps(to_json(name, model, machine, options, chosen, goal, projector), indent=2))
         return
-    print_report(model, machine, options, chosen, goal, is_stated=gpus is not None)
+    print_report(model, machine, options, chosen, goal, projector, is_stated=gpus is not None)
 
 
-def _wish(ctx: int | None, kv: str | None, split: str | None, mmproj: Path | None, draft: Path | None) -> Wish:
+def _projector(model: str, mmproj: Path | None) -> Path | None:
+    """The vision part that `mm35 serve` would load: the one named, else the one beside a model that is here."""
+    from mm35local import paths
+    from mm35local.cli.prepare import catalog, locate
+    from mm35local.models.gguf_header import read_header
+    from mm35local.models.projector import find_projector, read_projector
+    from mm35local.models.select import named_choice
+
+    path = named_choice(model, catalog(), locate, paths.models_dir()).path
+    if not path.is_file():
+        return mmproj
+    header = read_header(path)
+    found = read_projector(mmproj, header) if mmproj else find_projector(header)
+    return found.path if found else None
+
+
+def _wish(ctx: int | None, kv: str | None, split: str | None, projector: Path | None, draft: Path | None) -> Wish:
     from mm35local.models.plan import Wish
     from mm35local.models.split import Split
 
@@ -82,7 +102,7 @@ def _wish(ctx: int | None, kv: str | None, split: str | None, mmproj: Path | Non
         n_ctx=ctx,
         kv_type=kv,
         split=Split(split) if split else None,
-        mmproj_bytes=mmproj.stat().st_size if mmproj else 0,
+        mmproj_bytes=projector.stat().st_size if projector else 0,
         draft_bytes=draft.stat().st_size if draft else 0,
     )
 

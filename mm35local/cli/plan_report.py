@@ -21,7 +21,14 @@ _FULL, _EMPTY = "█", "░"
 
 
 def print_report(
-    model: str, machine: Machine, options: Sequence[Option], chosen: Option, goal: Goal, *, is_stated: bool
+    model: str,
+    machine: Machine,
+    options: Sequence[Option],
+    chosen: Option,
+    goal: Goal,
+    projector: Path | None = None,
+    *,
+    is_stated: bool,
 ) -> None:
     from rich.console import Console
     from rich.markup import escape
@@ -32,6 +39,8 @@ def print_report(
     console.print(_table(options, chosen))
     console.print()
     console.print(" ".join(sentences(chosen, goal)), width=min(console.width, 80))
+    if projector:
+        console.print(f"Room is kept for its vision part, {escape(projector.name)}.", soft_wrap=True)
     console.print()
     if is_stated:
         console.print("[dim]On such a machine:[/]")
@@ -155,7 +164,13 @@ def _rounded(number: float) -> int:
 
 
 def to_json(
-    name: str, model: str, machine: Machine, options: Sequence[Option], chosen: Option, goal: Goal
+    name: str,
+    model: str,
+    machine: Machine,
+    options: Sequence[Option],
+    chosen: Option,
+    goal: Goal,
+    projector: Path | None = None,
 ) -> dict[str, Any]:
     """docs/plan.md has every field."""
     return {
@@ -170,6 +185,7 @@ def to_json(
         "chosen": options.index(chosen),
         "reason": sentences(chosen, goal),
         "command": command(model, chosen),
+        "mmproj": str(projector) if projector else None,
         "options": [_option_json(option) for option in options],
     }
 

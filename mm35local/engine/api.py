@@ -73,6 +73,8 @@ class Submit:
     request_id: int
     prompt: Prompt
     params: SamplingParams
+    client: str = ""
+    """Who asks, in whatever words: clients share the slots, not requests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,8 +242,8 @@ class Engine(Protocol):
         """End every request and the worker; safe to call twice."""
         ...
 
-    def generate(self, prompt: Prompt, params: SamplingParams) -> AsyncGenerator[RequestEvent, None]:
-        """The events of one request, the last one terminal.
+    def generate(self, prompt: Prompt, params: SamplingParams, client: str = "") -> AsyncGenerator[RequestEvent, None]:
+        """The events of one request, the last one terminal. See `Submit` for `client`.
 
         Closing the iterator early cancels the request. While the model loads, the only event is
         `Failed(EngineLoading)`; too long a prompt gives `Failed(ContextLengthExceeded)`.

@@ -101,7 +101,9 @@ class EngineClient:
             self._worker.kill()
         await asyncio.wait({self._supervisor})
 
-    async def generate(self, prompt: Prompt, params: SamplingParams) -> AsyncGenerator[RequestEvent, None]:
+    async def generate(
+        self, prompt: Prompt, params: SamplingParams, client: str = ""
+    ) -> AsyncGenerator[RequestEvent, None]:
         """The events of one request, the last one terminal; see `api.Engine.generate`."""
         request_id = next(self._ids)
         refusal = self._refusal()
@@ -109,7 +111,7 @@ class EngineClient:
             yield Failed(request_id, refusal)
             return
         events = self._open[request_id] = asyncio.Queue()
-        self._send(Submit(request_id, prompt, params))
+        self._send(Submit(request_id, prompt, params, client))
         try:
             while True:
                 event = await events.get()

@@ -11,12 +11,14 @@ from collections.abc import Callable, Collection, Sequence
 
 from mm35local.engine.api import Cancel, CellUse, Failed, Finished, Progress, RequestEvent, Started, Submit, Tokens
 from mm35local.engine.backend import ABORTED, NO_CELLS, Backend, Chunk
+from mm35local.engine.fairness import in_turn, surplus
 from mm35local.engine.images import whole_images
-from mm35local.engine.kv_pool import KvPool, as_array
+from mm35local.engine.kv_pool import KvPool
 from mm35local.engine.kv_store import KvStore
 from mm35local.engine.pace import Pace
 from mm35local.engine.prefix_cache import Hit, num_common
 from mm35local.engine.request import Request, accept
+from mm35local.engine.restorer import Restorer
 from mm35local.engine.scheduler import num_reserved, pass_over, schedule
 from mm35local.engine.speculation import Speculator
 from mm35local.errors import DecodeFailed, EngineOverloaded, Mm35Error, RequestError
@@ -51,6 +53,7 @@ class EngineCore:
         self._pace = Pace()
         self._clock = clock
         self._pool = KvPool(backend, n_ctx=n_ctx, store=store)
+        self._restorer = Restorer(self._pool, store)
         self._waiting: list[Request] = []
         self._running: dict[int, Request] = {}
         self._events: list[RequestEvent] = []
@@ -70,7 +73,7 @@ class EngineCore:
         return CellUse(self.num_used_cells, self._num_held(self._running.values()))
 
     def submit(self, command: Submit) -> None:
-        """Start or queue a request; a hopeless or surplus one gets its Failed."""
+        """Start or queue a request; a hopeless one, or one more than may wait, gets its Failed."""
         self._num_arrived += 1
         try:
             request = accept(
@@ -81,7 +84,7 @@ class EngineCore:
                 grid=self._backend.image_grid,
             )
             self._enqueue(request)
-        except (RequestError, EngineOverloaded) as error:
+        except RequestError as error:
             self._events.append(Failed(command.request_id, error))
 
     def cancel(self, command: Cancel) -> None:
@@ -97,8 +100,13 @@ class EngineCore:
             self._finish(request, FinishReason.CANCELLED)
 
     def step(self) -> list[RequestEvent]:
-        """Compute at most `n_batch` tokens, and tell everything that happened since the last step."""
+        """Compute at most `n_batch` tokens, and tell everything that happened since the last step.
+
+        While all there is waits for a saved state, a step waits a little for that.
+        """
         self._admit()
+        if not self._running:
+            self._restorer.wait()
         plan = schedule(
             self._running.values(),
             n_batch=self._n_batch,
@@ -135,18 +143,21 @@ class EngineCore:
         self._waiting.append(request)
         self._admit()
         if request.slot is None and len(self._waiting) > self._max_waiting:
-            self._waiting.remove(request)
-            raise EngineOverloaded(self._max_waiting)
+            refused = surplus(self._waiting)
+            self._close(refused)
+            self._events.append(Failed(refused.request_id, EngineOverloaded(self._max_waiting)))
 
     def _admit(self) -> None:
-        """Start waiting requests in order of arrival, as long as there are slots and cells.
+        """Start waiting requests, their clients in turn, as long as there are slots and cells.
 
-        One whose beginning is being computed for another right now lets others pass, to find it in the cells then.
+        One whose beginning is being read, or computed for another, lets others pass, to find it in the cells then.
         """
-        for request in list(self._waiting):
+        if len(self._running) >= self._num_slots:
+            return
+        for request in in_turn(self._waiting, self._running.values()):
             if len(self._running) >= self._num_slots:
                 return
-            if self._must_wait(request):
+            if self._restorer.is_awaited_by(request) or self._must_wait(request):
                 continue
             hit = self._find(request)
             if not self._has_room(request, hit):
@@ -162,9 +173,9 @@ class EngineCore:
             if other is not None and other.num_computed < num_awaited:
                 return True
             request.awaited = None
-        prompt = as_array(request.tokens)[:-1]
+        prompt = request.array[:-1]
         prefilling = [other for other in self._running.values() if other.num_wanted > WORTH_WAITING]
-        shared = [(num_common(as_array(other.tokens)[:-1], prompt), other) for other in prefilling]
+        shared = [(num_common(other.array[:-1], prompt), other) for other in prefilling]
         num_awaited, other = max(shared, key=lambda pair: pair[0], default=(0, None))
         if other is None or num_awaited < max(self._find(request).num_common, other.num_computed) + WORTH_WAITING:
             return False
@@ -172,11 +183,7 @@ class EngineCore:
         return True
 
     def _find(self, request: Request) -> Hit:
-        tokens = as_array(request.tokens)
-        hit = self._pool.find(tokens)
-        if not request.is_looked_up:  # once: a state that does not help now will not a step later
-            request.is_looked_up = True
-            hit = self._pool.restore(tokens, hit)
+        hit = self._pool.find(request.array)
         return Hit(hit.source, whole_images(hit.num_common, request.images))
 
     def _has_room(self, request: Request, hit: Hit) -> bool:
@@ -334,6 +341,7 @@ class EngineCore:
     def _close(self, request: Request) -> None:
         if request.slot is None:
             self._waiting.remove(request)
+            self._restorer.give_up(request)
         else:
             self._release(request)
         self._backend.close(request.request_id)

@@ -85,7 +85,7 @@ def read_state(path: Path, header: KvHeader) -> Bytes | None:
     """u8[state_bytes]; None if it cannot be read or is not what was written."""
     try:
         state = np.fromfile(path, dtype=np.uint8, offset=_HEADER.size + 4 * len(header.tokens))
-    except OSError:
+    except (OSError, MemoryError):
         return None
     return state if _digest(header.tokens, state) == header.digest else None
 

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-import numpy as np
-
 from mm35local.engine.backend import Backend
-from mm35local.engine.kv_store import KvStore
+from mm35local.engine.kv_file import Bytes
+from mm35local.engine.kv_store import KvStore, Saved
 from mm35local.engine.prefix_cache import Hit, Int32Array, PrefixCache
 
 FEWEST_EVICTED = 256
@@ -52,20 +51,22 @@ class KvPool:
             self._cache.fork(hit.source, sequence, num_tokens)
         return sequence, self._cache.num_tokens(sequence)
 
-    def restore(self, tokens: Int32Array, hit: Hit) -> Hit:
-        """Bring back a saved state that holds `WORTH_RESTORING` more of a prompt than `hit`; returns the better hit."""
+    def restorable(self, tokens: Int32Array) -> Saved | None:
+        """A saved state that holds `WORTH_RESTORING` more of a prompt than the cells, and fits beside what runs."""
         saved, num_saved = self._store.find(tokens) if self._store else (None, 0)
-        if self._store is None or saved is None or num_saved < hit.num_common + WORTH_RESTORING:
-            return hit
+        if saved is None or num_saved < self.find(tokens).num_common + WORTH_RESTORING:
+            return None
+        return saved if self.num_held(self._cache.running) + len(saved.tokens) <= self._n_ctx else None
+
+    def restore(self, saved: Saved, state: Bytes) -> None:
+        """Put a saved state into the cells, unless others need them all by now."""
         self.make_room(len(saved.tokens))
         if self.num_used_cells + len(saved.tokens) > self._n_ctx or not self._make_sequence(None):
-            return hit
-        state = self._store.load(saved)
+            return
         sequence = self._cache.open()
-        if state is not None and self._backend.restore(sequence, state, len(saved.tokens)):
+        if self._backend.restore(sequence, state, len(saved.tokens)):
             self._cache.append(sequence, saved.tokens.tolist())
         self._cache.release(sequence)
-        return self.find(tokens)
 
     def save_all(self) -> None:
         """Save every ended sequence, the most recently used last."""
@@ -154,7 +155,3 @@ class KvPool:
     def _forget(self, sequence: int) -> None:
         self._backend.trim(sequence, 0)
         self._cache.forget(sequence)
-
-
-def as_array(tokens: Sequence[int]) -> Int32Array:
-    return np.asarray(tokens, dtype=np.int32)

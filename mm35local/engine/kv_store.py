@@ -11,6 +11,7 @@ import queue
 import sys
 import threading
 import uuid
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,7 +40,7 @@ class Saved:
 
 
 class KvStore:
-    """All methods belong to one thread; only the writing is done by another."""
+    """All methods belong to one thread; only reading and writing are done by others."""
 
     def __init__(self, folder: Path, mark: bytes, *, disk_bytes: int, ram_bytes: int) -> None:
         """`mark`: the fingerprint of model and context. Raises OSError if the folder cannot be made."""
@@ -53,6 +54,7 @@ class KvStore:
         self._jobs: queue.Queue[Saved | None] = queue.Queue()
         self._writer = threading.Thread(target=self._write_all, name="kv-store", daemon=True)
         self._writer.start()
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="kv-store-reader")
         self._make_room(0)
 
     @property
@@ -86,29 +88,35 @@ class KvStore:
         self._saved.append(saved)
         self._jobs.put(saved)
 
-    def load(self, saved: Saved) -> Bytes | None:
-        """Its state, which is the most recently used now; None if the file is damaged or gone."""
-        state = saved.state
-        if state is None:
-            header = kv_file.read_header(saved.path, self._mark)
-            state = kv_file.read_state(saved.path, header) if header else None
+    def read(self, saved: Saved) -> Future[Bytes | None]:
+        """Its state, at once if it is in RAM; None if its file is damaged or gone. `book_read` follows."""
+        if saved.state is None:
+            return self._reader.submit(_read, saved.path, self._mark)
+        known: Future[Bytes | None] = Future()
+        known.set_result(saved.state)
+        return known
+
+    def book_read(self, saved: Saved, state: Bytes | None) -> None:
+        """What was read is the most recently used now; what could not be read is given up."""
+        if saved.is_lost:
+            return
         if state is None:
             self._give_up(saved)
-            return None
+            return
         self._saved.remove(saved)
         self._saved.append(saved)
         saved.state = state
         with contextlib.suppress(OSError):
             saved.path.touch()
         self._thin_out()
-        return state
 
     def flush(self) -> None:
         """Wait until everything is on disk."""
         self._jobs.join()
 
     def close(self) -> None:
-        """Flush, and end the thread."""
+        """Flush, and end the threads."""
+        self._reader.shutdown(cancel_futures=True)
         self._jobs.put(None)
         self._writer.join()
 
@@ -158,3 +166,8 @@ class KvStore:
         except OSError as error:
             print(f"a KV state could not be saved: {error}", file=sys.stderr)
             saved.is_lost = True
+
+
+def _read(path: Path, mark: bytes) -> Bytes | None:
+    header = kv_file.read_header(path, mark)
+    return kv_file.read_state(path, header) if header else None

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import numpy as np
 
 from mm35local.engine.api import Submit
 from mm35local.engine.images import PlacedImage, place_images
+from mm35local.engine.prefix_cache import Int32Array
 from mm35local.errors import ContextLengthExceeded, RequestError
 from mm35local.types import MAX_LOGPROBS, ImageGrid, SamplingParams, Usage
 
@@ -28,6 +31,7 @@ class Request:
     max_total: int
     """It ends with LENGTH when `tokens` is this long."""
     images: tuple[PlacedImage, ...] = ()
+    client: str = ""
     slot: int | None = None
     num_computed: int = 0
     num_cached: int = 0
@@ -43,6 +47,14 @@ class Request:
     """Arrival of the newest request that ran beside it when its first token came."""
     awaited: tuple[int, int] | None = None
     """(request, number of tokens): that one is computing a beginning of this one's prompt."""
+    _array: Int32Array = field(default_factory=lambda: np.empty(0, dtype=np.int32))
+
+    @property
+    def array(self) -> Int32Array:
+        """i32[len(tokens)]: `tokens`, which only grow; a prompt that waits is not converted at every step."""
+        if len(self._array) != len(self.tokens):
+            self._array = np.array(self.tokens, dtype=np.int32)
+        return self._array
 
     @property
     def num_wanted(self) -> int:
@@ -77,7 +89,7 @@ def accept(command: Submit, *, arrival: int, n_ctx: int, n_vocab: int, grid: Ima
     if len(tokens) + (params.max_tokens or 1) > n_ctx:
         raise ContextLengthExceeded(len(tokens), params.max_tokens or 0, n_ctx)
     max_total = n_ctx if params.max_tokens is None else len(tokens) + params.max_tokens
-    return Request(command.request_id, arrival, params, tokens, len(tokens), max_total, images)
+    return Request(command.request_id, arrival, params, tokens, len(tokens), max_total, images, command.client)
 
 
 def _check_params(params: SamplingParams) -> None:
@@ -93,9 +105,9 @@ def _check_params(params: SamplingParams) -> None:
         ("num_logprobs", params.num_logprobs or 0, 0, MAX_LOGPROBS),
         ("max_tokens", 1 if params.max_tokens is None else params.max_tokens, 1, 1 << 30),
     )
-    for field, value, low, high in limits:
+    for name, value, low, high in limits:
         if not (math.isfinite(value) and low <= value <= high):
-            raise RequestError(f"{field} is {value}: expected {low} to {high}", field, "out_of_range")
+            raise RequestError(f"{name} is {value}: expected {low} to {high}", name, "out_of_range")
 
 
 def _check_bias(params: SamplingParams, n_vocab: int) -> None:

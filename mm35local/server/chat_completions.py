@@ -10,6 +10,7 @@ from starlette.responses import Response
 from mm35local.server.answers import respond, with_own_seeds
 from mm35local.server.chat_request import ChatRequest
 from mm35local.server.chat_writer import ChatWriter
+from mm35local.server.clients import client_of
 from mm35local.server.notes import note_headers
 from mm35local.server.parsing import parse
 from mm35local.server.security import read_body
@@ -33,6 +34,6 @@ async def chat_completions(request: Request) -> Response:
         wants_progress=asked.return_progress,
         thinking_field=service.model.thinking_field,
     )
-    choices = [service.answer(each, "chat") for each in with_own_seeds(turn, asked.n or 1)]
+    choices = [service.answer(each, "chat", client_of(request)) for each in with_own_seeds(turn, asked.n or 1)]
     headers = note_headers(asked.effort, dialect, asked.tool_notes)
     return await respond(request, choices, writer, streams=bool(asked.stream), headers=headers)

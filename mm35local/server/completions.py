@@ -21,6 +21,7 @@ from mm35local.chat.turn import Done, Turn, TurnEvent
 from mm35local.errors import RequestError
 from mm35local.server.answers import respond, with_own_seeds
 from mm35local.server.chat_writer import openai_usage
+from mm35local.server.clients import client_of
 from mm35local.server.logprobs import PendingScores, completion_logprobs, num_characters
 from mm35local.server.parsing import parse
 from mm35local.server.problems import Problem
@@ -83,7 +84,7 @@ async def completions(request: Request) -> Response:
     params = replace(params, num_logprobs=asked.logprobs)
     turn = Turn(Conversation(NO_CONVERSATION, datetime.now().astimezone()), params, asked.stop)
     choices = [
-        service.answer(each, "completions", Verbatim(dialect.vocabulary, parts))
+        service.answer(each, "completions", client_of(request), Verbatim(dialect.vocabulary, parts))
         for parts in asked.prompts(dialect, service.model.metadata)
         for each in with_own_seeds(turn, asked.n or 1)
     ]

@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 from starlette.responses import Response
 
 from mm35local.server.answers import respond
+from mm35local.server.clients import client_of
 from mm35local.server.messages_request import MessagesRequest
 from mm35local.server.messages_writer import MessagesWriter
 from mm35local.server.notes import note_headers
@@ -28,7 +29,7 @@ async def messages(request: Request) -> Response:
     await service.images.read(asked.contents)
     turn = asked.turn(service.sampling_for(asked), datetime.now().astimezone())
     headers = note_headers(asked.effort, dialect, asked.tool_notes)
-    events = service.answer(turn, "messages")
+    events = service.answer(turn, "messages", client_of(request))
     return await respond(
         request, [events], MessagesWriter(service.model.id), streams=bool(asked.stream), headers=headers
     )

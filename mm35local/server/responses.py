@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from mm35local.server.answers import respond
+from mm35local.server.clients import client_of
 from mm35local.server.notes import note_headers
 from mm35local.server.parsing import parse
 from mm35local.server.responses_request import ResponsesRequest
@@ -28,5 +29,5 @@ async def responses(request: Request) -> Response:
     turn, notes = asked.turn(service.sampling_for(asked), datetime.now().astimezone())
     writer = ResponsesWriter(service.model.id, asked.echo)
     headers = note_headers(asked.effort, dialect, notes)
-    events = service.answer(turn, "responses")
+    events = service.answer(turn, "responses", client_of(request))
     return await respond(request, [events], writer, streams=bool(asked.stream), headers=headers)

@@ -98,14 +98,17 @@ class Service:
         own = self.model.sampling_for(Effort.HIGH)
         return replace(turn, params=replace(turn.params, temperature=own.temperature, top_p=own.top_p))
 
-    def answer(self, turn: Turn, wire: str, dialect: Dialect | None = None) -> AsyncGenerator[TurnEvent, None]:
+    def answer(
+        self, turn: Turn, wire: str, client: str, dialect: Dialect | None = None
+    ) -> AsyncGenerator[TurnEvent, None]:
         """The events of one turn, counted under `wire`; in the model's dialect unless another is given.
 
         Raises what `dialect` raises, or EngineClosing while the server drains, at once.
         """
         if self._is_draining:
             raise EngineClosing
-        events = run_turn(self.engine, dialect or self.dialect(), self.own_sampling(turn))
+        turn = replace(self.own_sampling(turn), client=client)
+        events = run_turn(self.engine, dialect or self.dialect(), turn)
         return self.activity.watch(events, wire)
 
     def dialect(self) -> Dialect:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 
 from mm35local.cli.app import run
+from mm35local.models.memory import LARGEST_IMAGE_BYTES
+from quantize.vision import write_mmproj
 
 
 def test_the_table_at_80_columns(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,7 +30,7 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["plan", "mistral-medium-3.5", "--gpus", "4x24GiB", "--ctx", "65536", "--ram", "8", "--json"]
     assert run(words) == 0
     found = json.loads(capsys.readouterr().out)
-    assert set(found) == {"model", "fit", "machine", "chosen", "reason", "command", "options"}
+    assert set(found) == {"model", "fit", "machine", "chosen", "reason", "command", "mmproj", "options"}
     chosen = found["options"][found["chosen"]]
     assert (chosen["quant"], chosen["kv"], chosen["split"], chosen["n_ctx"]) == ("Q4_K_M", "f16", "tensor", 65536)
     assert [device["tensor_split"] for device in chosen["devices"]] == [0.25] * 4
@@ -45,6 +48,23 @@ def test_a_file_and_a_model_that_is_here(capsys: pytest.CaptureFixture[str], smo
         assert found["options"][found["chosen"]]["n_ctx"] == 8192
         meant = str(smollm2_path) if model == str(smollm2_path) else "smollm2-135m:Q4_1"
         assert found["command"].startswith(f"mm35 serve --model {meant} --ctx 8192 --kv f16")
+
+
+def test_room_is_kept_for_the_vision_part_beside_the_model(
+    pocket_checkpoint: Path, pocket_gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = Path(shutil.copy(pocket_gguf / "Mistral-Medium-3.5-pocket-Q8_0.gguf", tmp_path))
+    words = ["plan", str(model), "--gpus", "24GiB", "--json"]
+    assert run(words) == 0
+    blind = json.loads(capsys.readouterr().out)
+    mmproj = write_mmproj(pocket_checkpoint / "hf", tmp_path).path
+    assert run(words) == 0
+    seeing = json.loads(capsys.readouterr().out)
+    assert (blind["mmproj"], seeing["mmproj"]) == (None, str(mmproj))
+    found = [each["options"][each["chosen"]]["devices"][0]["other_bytes"] for each in (blind, seeing)]
+    assert found[1] - found[0] == mmproj.stat().st_size + LARGEST_IMAGE_BYTES
+    assert run(words[:-1]) == 0
+    assert f"vision part, {mmproj.name}" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize(

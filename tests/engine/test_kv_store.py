@@ -41,7 +41,10 @@ def store(tmp_path: Path) -> Iterator[KvStore]:
 def loaded(store: KvStore, tokens: Int32Array) -> tuple[int, int] | None:
     """(first byte, number of common tokens) of what a prompt finds."""
     saved, num_common = store.find(tokens)
-    state = store.load(saved) if saved else None
+    if saved is None:
+        return None
+    state = store.read(saved).result()
+    store.book_read(saved, state)
     return None if state is None else (int(state[0]), num_common)
 
 

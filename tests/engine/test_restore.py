@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import sys
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
 import numpy as np
+import pytest
 
-from mm35local.engine.api import EngineConfig, Finished, Started, Submit
+from mm35local.engine import kv_file
+from mm35local.engine.api import Cancel, EngineConfig, Finished, RequestEvent, Started, Submit
 from mm35local.engine.backend import Chunk
 from mm35local.engine.core import EngineCore
 from mm35local.engine.kv_store import KvStore
@@ -63,6 +68,111 @@ def test_what_is_evicted_comes_back(tmp_path: Path) -> None:
     assert (num_cached, answer) == (200, expected_answer((*PROMPT, 7), GREEDY, N_CTX))
     assert core.fault() is None
     store.close()
+
+
+class SlowDisk:
+    """Files whose bytes come when `gate` is set."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.gate = threading.Event()
+        self.num_reads = 0
+        self.has_read = threading.Event()
+        self._read_state = kv_file.read_state
+        monkeypatch.setattr(kv_file, "read_state", self._read)
+
+    def _read(self, path: Path, header: kv_file.KvHeader) -> kv_file.Bytes | None:
+        self.num_reads += 1
+        assert self.gate.wait(20), "the gate is opened"
+        state = self._read_state(path, header)
+        self.has_read.set()
+        return state
+
+
+@pytest.fixture
+def slow_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[SlowDisk]:
+    disk = SlowDisk(monkeypatch)
+    yield disk
+    disk.gate.set()
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Iterator[KvStore]:
+    """A store with the state of PROMPT in a file and nothing in RAM."""
+    store = KvStore(tmp_path, b"m" * 32, disk_bytes=1 << 20, ram_bytes=0)
+    core = open_core(store)
+    ask(core, PROMPT, 1)
+    core.save_cache()
+    store.close()
+    store = KvStore(tmp_path, b"m" * 32, disk_bytes=1 << 20, ram_bytes=0)
+    yield store
+    store.close()
+
+
+def cached(events: list[RequestEvent], request_id: int) -> int:
+    return next(e.num_cached_tokens for e in events if isinstance(e, Started) and e.request_id == request_id)
+
+
+def ended(events: list[RequestEvent], request_id: int) -> bool:
+    return any(isinstance(event, Finished) and event.request_id == request_id for event in events)
+
+
+def test_others_go_on_while_a_state_is_read(saved: KvStore, slow_disk: SlowDisk) -> None:
+    core = open_core(saved)
+    core.submit(Submit(1, Prompt((*PROMPT, 7)), GREEDY))
+    core.submit(Submit(2, Prompt((*PROMPT, 8)), GREEDY))
+    core.submit(Submit(3, Prompt((3, 4)), GREEDY))
+    events = core.take_events()
+    while not ended(events, 3):
+        events += core.step()
+    assert not any(event.request_id != 3 for event in events)
+    slow_disk.gate.set()
+    while core.has_work:
+        events += core.step()
+    assert (cached(events, 1), cached(events, 2), slow_disk.num_reads) == (len(PROMPT), len(PROMPT), 1)
+    assert core.fault() is None
+
+
+def test_an_engine_with_nothing_else_to_do_sleeps_while_a_state_is_read(saved: KvStore, slow_disk: SlowDisk) -> None:
+    core = open_core(saved)
+    core.submit(Submit(1, Prompt((*PROMPT, 7)), GREEDY))
+    started, num_steps = time.monotonic(), 0
+    while time.monotonic() < started + 0.2:
+        assert core.step() == []
+        num_steps += 1
+    assert num_steps <= 21
+    core.cancel(Cancel(1))
+    assert ended(core.take_events(), 1)
+    assert not core.has_work
+
+
+def test_a_request_computes_what_cannot_be_read_after_all(saved: KvStore, slow_disk: SlowDisk, tmp_path: Path) -> None:
+    [path] = tmp_path.glob(f"*{kv_file.SUFFIX}")
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    slow_disk.gate.set()
+    core = open_core(saved)
+    assert ask(core, (*PROMPT, 7), 1) == (0, expected_answer((*PROMPT, 7), GREEDY, N_CTX))
+    assert not path.exists()
+    assert core.fault() is None
+
+
+def test_a_state_that_finds_no_room_any_more_is_not_restored(saved: KvStore, slow_disk: SlowDisk) -> None:
+    core = open_core(saved)
+    core.submit(Submit(1, Prompt((*PROMPT, 7)), GREEDY))
+    core.submit(Submit(2, Prompt((9,) * 400), GREEDY))
+    events = core.take_events()
+    while not any(isinstance(event, Started) for event in events):
+        events += core.step()
+    slow_disk.gate.set()
+    assert slow_disk.has_read.wait(20)
+    time.sleep(0.05)
+    while core.has_work:
+        events += core.step()
+    assert ended(events, 1)
+    assert cached(events, 1) == 0
+    assert ended(events, 2)
+    assert core.fault() is None
 
 
 async def test_a_restarted_engine_answers_a_known_prefix_without_computing_it(

@@ -39,6 +39,7 @@ class Record:
     prompt: Prompt
     params: SamplingParams
     num_sent: int = 0
+    client: str = ""
     is_cancelled: bool = False
 
 
@@ -95,9 +96,11 @@ class FakeEngine:
             ids.extend((part,) if isinstance(part, int) else self.tokenizer(part))
         return ids
 
-    async def generate(self, prompt: Prompt, params: SamplingParams) -> AsyncGenerator[api.RequestEvent, None]:
+    async def generate(
+        self, prompt: Prompt, params: SamplingParams, client: str = ""
+    ) -> AsyncGenerator[api.RequestEvent, None]:
         request_id = len(self.records)
-        record = Record(prompt, params)
+        record = Record(prompt, params, client=client)
         self.records.append(record)
         if refusal := self._refusal(prompt, params):
             yield api.Failed(request_id, refusal)

@@ -6,13 +6,14 @@ import contextlib
 from collections.abc import AsyncIterator
 
 from textual.pilot import Pilot
-from textual.widgets import Markdown, Static
+from textual.widgets import Static
 
 from mm35local.tui.app import ChatApp
 from mm35local.tui.options import ChatOptions
 from mm35local.tui.records import Role
 from mm35local.tui.screens.chat import ChatScreen
 from mm35local.tui.widgets.answer import Answer
+from mm35local.tui.widgets.markdown_view import MarkdownView
 from mm35local.tui.widgets.prompt import Prompt
 from mm35local.tui.widgets.status_line import StatusLine
 from tests.tui.conftest import until
@@ -47,7 +48,7 @@ class Chat:
 
     @property
     def answers(self) -> list[str]:
-        return [answer.query_one(Markdown).source for answer in self.app.screen.query(Answer)]
+        return [answer.query_one(MarkdownView).source for answer in self.app.screen.query(Answer)]
 
     @property
     def status(self) -> str:

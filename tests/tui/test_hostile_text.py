@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from textual.app import App, ComposeResult
-from textual.widgets import Static
 
+from mm35local.tui.markdown_lines import Palette, layout, parse
 from mm35local.tui.options import ChatOptions
 from mm35local.tui.plain_text import encodable, visible
 from mm35local.tui.ui_events import Submitted
@@ -24,6 +22,7 @@ PIECES = [
     *("![a](b)", "[a](javascript:x)", "https://example.org/['\"]", "](", "\u2028", "\u2029", "\x85", "\u202e"),
     *("字", "\u0301", "👩‍👩‍👧", "e\u0301", "\ufeff", "\u200b", "word", " "),
 ]
+PALETTE = Palette("#808080", "#808080", "#808080", "#808080", "#808080", is_dark=True)
 HOSTILE = st.lists(st.sampled_from(PIECES), min_size=1, max_size=25)
 
 
@@ -49,54 +48,63 @@ async def test_any_answer_is_shown_and_kept(answers: list[list[str]], size: tupl
 
 
 class _Page(App[None]):
+    """Without a scrollbar: coming and going it would change the width."""
+
+    CSS = "Screen { overflow: hidden; } MarkdownView { height: auto; }"
+
     def compose(self) -> ComposeResult:
         yield MarkdownView()
 
-    def texts(self) -> list[str]:
-        return [str(widget.render()) for widget in self.query("MarkdownView *").results(Static)]
+
+NUM_STRINGS, NUM_EACH = 2000, 40
+"""One application shows NUM_EACH of them: starting it costs more than they do."""
 
 
-NUM_VIEWS = 40
-"""Of 2,000 strings, those that one application shows: starting it costs more than they do."""
-
-
-@settings(max_examples=2000 // NUM_VIEWS, deadline=None)
-@given(st.lists(st.lists(st.sampled_from(PIECES), max_size=10), min_size=NUM_VIEWS, max_size=NUM_VIEWS), st.booleans())
-@example([["|a|b|\n|-|-|\n|c|d|\n\n", "> quoted\n\n", "The end.\n"]], True)
-@example([["[", "\u2028", "```", "[", "```"]], False)
-@example([["[a]\n\n", "[a]: b\n"]], False)
-async def test_a_streamed_answer_looks_like_the_whole_one(answers: list[list[str]], at_once: bool) -> None:
+@settings(max_examples=NUM_STRINGS // NUM_EACH, deadline=None)
+@given(
+    st.lists(st.lists(st.sampled_from(PIECES), max_size=10), min_size=NUM_EACH, max_size=NUM_EACH),
+    st.sampled_from([(80, 24), (31, 9), (5, 5)]),
+)
+@example([["|a|b|\n|-|-|\n|c|d|\n\n", "> quoted\n\n", "The end.\n"]], (80, 24))
+@example([["[", "\u2028", "```", "[", "```"]], (80, 24))
+@example([["[a]\n\n", "[a]: b\n"]], (80, 24))
+@example([["- " * 40, "x"]], (31, 9))
+async def test_a_streamed_answer_looks_like_the_whole_one(answers: list[list[str]], size: tuple[int, int]) -> None:
     app = _Page()
-    async with app.run_test():
+    async with app.run_test(size=size) as pilot:
         view = app.query_one(MarkdownView)
+        await pilot.pause()
         for pieces in answers:
-            await view.update("")
-            if at_once:
-                await asyncio.gather(*map(view.add, pieces))
-            else:
-                for piece in pieces:
-                    await view.add(piece)
+            view.update("")
+            for piece in pieces:
+                view.add(piece)
             assert view.source == visible("".join(pieces))
-            await view.settle()
-            streamed = app.texts()
-            await view.update(view.source)
-            assert app.texts() == streamed
+            view.settle()
+            streamed = view.lines
+            await pilot.pause(0)
+            view.update(view.source)
+            assert view.lines == streamed
+            assert ("word" in "".join(view.lines)) >= ("word" in _spoken(view.source))
 
 
-async def test_a_mouse_over_a_table_cell_of_markup() -> None:
-    table = "|[/a]|b|\n|-|-|\n|[/x]|[[|\n|[/y]|z|\n"
-    with ChatServer(ChatScript(scripts=[[Say(table)], [Say(line + "\n") for line in table.splitlines()]])) as server:
-        async with open_chat(ChatOptions(server.url)) as chat:
-            for number in (1, 2):
-                await chat.ask("?")
-                await chat.answered(number)
-            chat.app.TOOLTIP_DELAY = 0.01
-            cells = list(chat.app.screen.query("MarkdownTableContent > *"))
-            assert len(cells) >= 12
-            for cell in cells:
-                cell.scroll_visible(animate=False)
-                await chat.pilot.hover(cell)
-                await chat.pilot.pause(0.1)
+def _spoken(source: str) -> str:
+    """The text of all that is no link, image or heading of a table: what must be on the screen."""
+    tokens = [token for block in parse(source)[0] for token in block.tokens]
+    inline = [child for token in tokens for child in token.children or ()]
+    return "\n".join(token.content for token in (*tokens, *inline) if token.type in ("text", "code_inline", "fence"))
+
+
+@settings(max_examples=200)
+@given(st.lists(st.sampled_from(PIECES), max_size=30).map("".join).map(visible), st.integers(1, 100))
+def test_every_word_is_shown(text: str, width: int) -> None:
+    shown = "".join(segment.text.strip() for line in layout(parse(text)[0], width, PALETTE) for segment in line)
+    assert shown.count("word") >= _spoken(text).count("word")
+
+
+def test_a_link_opens_the_web_and_nothing_else() -> None:
+    text = "[a](https://example.org) [b](file:///etc/passwd) [c](javascript:x) ![d](data:x)"
+    (line,) = layout(parse(text)[0], 100, PALETTE)
+    assert {segment.style.link for segment in line if segment.style and segment.style.link} == {"https://example.org"}
 
 
 @given(st.text())

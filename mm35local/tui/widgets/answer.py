@@ -61,7 +61,7 @@ class Answer(Turn):
         if self._timer is not None:
             self._timer.stop()
         await self._paint()
-        await self._body.settle()
+        self._body.settle()
         if self._reply is not None:
             await self._close(self._reply.model, self._reply.outcome(), self._reply.error)
 
@@ -77,7 +77,7 @@ class Answer(Turn):
             self._thinking.tell(is_thinking, len(reply.reasoning.parts), reply.thinking_seconds)
         said, self._num_content = reply.content.since(self._num_content)
         if said:
-            await self._body.add(said)
+            self._body.add(said)
         self._calls.tell(reply.tool_calls)
 
     def toggle_thinking(self) -> None:

@@ -1,63 +1,159 @@
-"""Markdown of a model: streamed block by block, HTML shown as text, links opened only if they are web addresses."""
+"""Markdown of a model, laid out block by block as it comes: lines, not widgets, so that an answer costs kilobytes.
+
+Invariant: blocks before the last one are laid out once for a width; adding text touches only what may still change.
+"""
 
 from __future__ import annotations
 
-import asyncio
-
-from markdown_it import MarkdownIt
-from textual import on
+from rich.style import Style
+from textual.events import Click
+from textual.geometry import Size
+from textual.selection import Selection
+from textual.strip import Strip
+from textual.theme import Theme
 from textual.widget import Widget
-from textual.widgets import Markdown
-from textual.widgets.markdown import MarkdownBlock
 
+from mm35local.tui.markdown_lines import Block, Line, Palette, is_web, layout, parse
 from mm35local.tui.plain_text import visible
 
 
-def _parser() -> MarkdownIt:
-    # With HTML on, tags that a model writes about would be parsed and then not be shown at all.
-    return MarkdownIt("gfm-like", {"html": False})
-
-
-class MarkdownView(Markdown):
-    """Only the last block is built again when text is added; `add` takes text as it comes from the model."""
+class MarkdownView(Widget):
+    """`add` takes text as it comes from the model; `settle` says that it is whole."""
 
     def __init__(self, text: str = "") -> None:
-        super().__init__(visible(text), parser_factory=_parser, open_links=False)
-        self._adding = asyncio.Lock()
+        super().__init__()
+        self._source = visible(text)
+        self._width = 0
+        self._sealed: list[tuple[str, int, int]] = []
+        """Places of the blocks that are laid out for good."""
+        self._tail_line = 0
+        """The line of the source where the last block begins."""
+        self.laid_out: list[Line] = []
+        """The lines on the screen; those of finished blocks stay the same objects. A Strip would be ten times larger:
+        it is made when a line is painted."""
+        self._num_sealed_lines = 0
+        self._palette: Palette | None = None
+        self._ground: Style | None = None
 
-    async def settle(self) -> None:
-        """The text is whole: lay it out again if what came last changed what was laid out before.
+    @property
+    def source(self) -> str:
+        return self._source
+
+    @property
+    def lines(self) -> list[str]:
+        """What it shows, without colours; nothing before its width is known."""
+        self._lay_out(self._width)
+        return ["".join(segment.text for segment in line).rstrip() for line in self.laid_out]
+
+    def on_mount(self) -> None:
+        self.app.theme_changed_signal.subscribe(self, self._on_theme)
+
+    def add(self, text: str) -> None:
+        self._source += visible(text)
+        if self._width:
+            self._lay_out_tail()
+            self.refresh(layout=True)
+
+    def update(self, text: str) -> None:
+        self._source = visible(text)
+        self._forget()
+        self.refresh(layout=True)
+
+    def settle(self) -> None:
+        """Lay it out again if what came last changed what was laid out before.
 
         A half line may open a block and its other half take that back; a link may be defined below its use.
         """
-        async with self._adding:
-            found: dict[str, object] = {}
-            tokens = _parser().parse(self.source, found)
-            whole = [(token.type, *token.map) for token in tokens if token.level == 0 and token.map]
-            shown = [(block.name, *block.source_range) for block in self.query_children(MarkdownBlock)]
-            if whole != shown or found.get("references"):
-                await self.update(self.source)
+        blocks, has_references = parse(self._source)
+        shown = self._sealed + [block.place for block in self._tail_blocks()]
+        if has_references or [block.place for block in blocks] != shown:
+            self._forget()
+            self.refresh(layout=True)
 
-    async def add(self, text: str) -> None:
-        # An append looks for its last block before it waits for its turn; two at once would lose one.
-        async with self._adding:
-            await self.append(visible(text))
-            if self.children:
-                _drop_tooltips(self.children[-1])
+    # --- layout ---
 
-    @on(Markdown.TableOfContentsUpdated)
-    def _built(self) -> None:
-        for table in self.query_children("MarkdownTable"):
-            _drop_tooltips(table)
+    def get_content_width(self, container: Size, viewport: Size) -> int:
+        return container.width
 
-    @on(Markdown.LinkClicked)
-    def _open(self, event: Markdown.LinkClicked) -> None:
-        event.stop()
-        if event.href.startswith(("http://", "https://")):
-            self.app.open_url(event.href)
+    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
+        self._lay_out(width)
+        return len(self.laid_out)
 
+    def _lay_out(self, width: int) -> None:
+        if width != self._width:
+            self._forget()
+            self._width = width
+        if width and not self.laid_out:
+            self._lay_out_tail()
 
-def _drop_tooltips(block: Widget) -> None:
-    """Textual reads the tooltips of table cells as markup, so `[/x]` in one would end the program."""
-    for cell in block.query(".cell"):
-        cell.tooltip = None
+    def _forget(self) -> None:
+        """Begin again from the whole source."""
+        self._sealed, self._tail_line = [], 0
+        self.laid_out, self._num_sealed_lines = [], 0
+
+    def _tail_blocks(self) -> list[Block]:
+        """What may still change, with lines of the whole source."""
+        tail = "\n".join(self._source.split("\n")[self._tail_line :])
+        line = self._tail_line
+        blocks = parse(tail)[0] if self._tail_line else parse(self._source)[0]
+        return [Block(block.kind, block.first_line + line, block.end_line + line, block.tokens) for block in blocks]
+
+    def _lay_out_tail(self) -> None:
+        blocks = self._tail_blocks()
+        del self.laid_out[self._num_sealed_lines :]
+        if not blocks:
+            return
+        *done, last = blocks
+        self._append(done)
+        self._sealed += [block.place for block in done]
+        self._num_sealed_lines, self._tail_line = len(self.laid_out), last.first_line
+        self._append([last])
+
+    def _append(self, blocks: list[Block]) -> None:
+        lines = layout(blocks, self._width, self._colours())
+        if lines and self.laid_out:
+            self.laid_out.append([])
+        self.laid_out += lines
+
+    def _colours(self) -> Palette:
+        if self._palette is None:
+            theme = self.app.current_theme
+            self._palette = Palette.of(self.app.theme_variables, is_dark=theme.dark)
+        return self._palette
+
+    def _on_theme(self, _theme: Theme) -> None:
+        self._palette = None
+        self._forget()
+        self.refresh(layout=True)
+
+    # --- painting ---
+
+    def notify_style_update(self) -> None:
+        super().notify_style_update()
+        self._ground = None
+
+    def render_line(self, y: int) -> Strip:
+        width = self.size.width
+        ground = self._ground = self._ground or self.rich_style
+        if y >= len(self.laid_out):
+            return Strip.blank(width, ground)
+        strip = Strip(self.laid_out[y]).apply_style(ground)
+        selection = self.text_selection
+        if selection is not None and (span := selection.get_span(y)) is not None:
+            start, end = span
+            end = strip.cell_length if end == -1 else end
+            chosen = strip.crop(start, end).apply_style(self.screen.get_component_rich_style("screen--selection"))
+            strip = Strip.join([strip.crop(0, start), chosen, strip.crop(end)])
+        return strip.adjust_cell_length(width, ground).apply_offsets(0, y)
+
+    def get_selection(self, selection: Selection) -> tuple[str, str]:
+        return selection.extract("\n".join(self.lines)), "\n"
+
+    def selection_updated(self, selection: Selection | None) -> None:
+        self.refresh()
+
+    def on_click(self, event: Click) -> None:
+        link = event.style.link
+        if link and is_web(link):
+            event.stop()
+            self.app.open_url(link)

@@ -24,7 +24,7 @@ from mm35local.tui.widgets.turn import Turn
 from mm35local.tui.widgets.welcome import Welcome
 
 _NUM_SHOWN = 20
-_NUM_MOST = 60
+_NUM_MOST = 40
 
 
 class Transcript(VerticalScroll, can_focus=False):

@@ -1,0 +1,210 @@
+"""Markdown as lines of a given width: top-level blocks one after another, a blank line between them.
+
+Rich lays out and Pygments colours; a whole answer costs a few lines of segments, where a widget a paragraph would cost
+megabytes.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from itertools import dropwhile
+
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.markdown import BlockQuote, CodeBlock, Heading, ListItem, Markdown
+from rich.segment import Segment
+from rich.style import Style
+from rich.syntax import Syntax
+from rich.theme import Theme
+from textual.color import Color
+
+Line = list[Segment]
+_NARROWEST = 24
+"""Rich's nested lists need room; what is wider than the screen is cut there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A top-level block: its kind, its first line and the line behind its last, and its tokens."""
+
+    kind: str
+    first_line: int
+    end_line: int
+    tokens: tuple[Token, ...]
+
+    @property
+    def place(self) -> tuple[str, int, int]:
+        return self.kind, self.first_line, self.end_line
+
+
+@dataclass(frozen=True, slots=True)
+class Palette:
+    """Colours as `#rrggbb`."""
+
+    heading: str
+    link: str
+    code: str
+    dim: str
+    code_ground: str
+    is_dark: bool
+
+    @classmethod
+    def of(cls, variables: Mapping[str, str], *, is_dark: bool) -> Palette:
+        """From the variables of a Textual theme."""
+
+        def colour(name: str) -> str:
+            return Color.parse(variables[name]).hex6
+
+        ink, paper = Color.parse(variables["foreground"]), Color.parse(variables["background"])
+        dim = ink.blend(paper, 0.5).hex
+        return cls(colour("primary"), colour("secondary"), colour("accent"), dim, colour("surface"), is_dark)
+
+
+def parse(source: str) -> tuple[list[Block], bool]:
+    """The blocks of `source`, and whether any link is defined apart from its use.
+
+    HTML is text here: with it on, tags that a model writes about would be parsed and then not be shown at all.
+    """
+    found: dict[str, object] = {}
+    tokens = _parser().parse(source, found)
+    return list(_blocks(tokens)), bool(found.get("references"))
+
+
+@cache
+def _parser() -> MarkdownIt:
+    """Costs a millisecond to make: it compiles what links look like."""
+    return MarkdownIt("gfm-like", {"html": False})
+
+
+def layout(blocks: Iterable[Block], width: int, palette: Palette) -> list[Line]:
+    """Lines of at most `width` cells, but for very narrow widths, where they are longer."""
+    lines: list[Line] = []
+    for block in blocks:
+        more = _block_lines(block, max(width, _NARROWEST), palette)
+        if lines and more:
+            lines.append([])
+        lines += more
+    return lines
+
+
+def _blocks(tokens: Sequence[Token]) -> Iterator[Block]:
+    first = 0
+    for index, token in enumerate(tokens):
+        if token.level == 0 and token.nesting <= 0:
+            opening = tokens[first]
+            begin, end = opening.map or [0, 0]
+            yield Block(opening.type, begin, end, tuple(tokens[first : index + 1]))
+            first = index + 1
+
+
+def _block_lines(block: Block, width: int, palette: Palette) -> list[Line]:
+    console = _console(palette)
+    lines = console.render_lines(_Page(block.tokens, palette), console.options.update(width=width), pad=False)
+    if block.kind in ("fence", "code_block"):
+        return lines  # the empty lines around it have its ground
+    while lines and _is_empty(lines[-1]):
+        lines.pop()
+    return list(dropwhile(_is_empty, lines))
+
+
+def _is_empty(line: Line) -> bool:
+    return not any(segment.text.strip() for segment in line)
+
+
+@lru_cache(maxsize=4)
+def _console(palette: Palette) -> Console:
+    styles = {
+        "markdown.h1": Style(color=palette.heading, bold=True, underline=True),
+        "markdown.h2": Style(color=palette.heading, bold=True),
+        "markdown.h3": Style(color=palette.heading, bold=True),
+        "markdown.h4": Style(color=palette.heading),
+        "markdown.h5": Style(color=palette.heading),
+        "markdown.h6": Style(color=palette.heading, italic=True),
+        "markdown.code": Style(color=palette.code),
+        "markdown.link": Style(color=palette.link, underline=True),
+        "markdown.link_url": Style(color=palette.link, underline=True),
+        "markdown.item.bullet": Style(color=palette.heading),
+        "markdown.item.number": Style(color=palette.heading),
+        "markdown.block_quote": Style(color=palette.dim),
+        "markdown.hr": Style(color=palette.dim),
+        "markdown.table.border": Style(color=palette.dim),
+        "markdown.table.header": Style(color=palette.heading),
+    }
+    theme = Theme(styles)
+    return Console(file=io.StringIO(), force_terminal=True, color_system="truecolor", theme=theme, width=80)
+
+
+class _Left(Heading):
+    LEVEL_ALIGN = dict.fromkeys(Heading.LEVEL_ALIGN, "left")
+
+
+class _Code(CodeBlock):
+    """On a ground of its own, in the colours of the chat's theme."""
+
+    @classmethod
+    def create(cls, markdown: Markdown, token: Token) -> _Code:
+        assert isinstance(markdown, _Page)
+        name = (token.info or "").partition(" ")[0]
+        code = cls(name or "text", "monokai" if markdown.palette.is_dark else "friendly")
+        code.ground = markdown.palette.code_ground
+        return code
+
+    ground = ""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        code = str(self.text).rstrip("\n")
+        yield Syntax(code, self.lexer_name, theme=self.theme, word_wrap=True, padding=1, background_color=self.ground)
+
+
+def _roomy(options: ConsoleOptions) -> ConsoleOptions:
+    """Lists in lists in lists would leave no cell for the text: from here on lines are longer than the screen."""
+    return options.update(width=max(options.max_width, _NARROWEST))
+
+
+class _Item(ListItem):
+    def render_bullet(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield from super().render_bullet(console, _roomy(options))
+
+    def render_number(self, console: Console, options: ConsoleOptions, number: int, last_number: int) -> RenderResult:
+        yield from super().render_number(console, _roomy(options), number, last_number)
+
+
+class _Quote(BlockQuote):
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield from super().__rich_console__(console, _roomy(options))
+
+
+class _Page(Markdown):
+    elements = {  # noqa: RUF012
+        **Markdown.elements,
+        "heading_open": _Left,
+        "fence": _Code,
+        "code_block": _Code,
+        "list_item_open": _Item,
+        "blockquote_open": _Quote,
+    }
+
+    def __init__(self, tokens: Sequence[Token], palette: Palette) -> None:
+        # Rich's own constructor would make a parser and parse: a millisecond a block, for tokens that are here.
+        self.markup, self.parsed = "", [_harmless(token) for token in tokens]
+        self.code_theme, self.justify, self.style, self.hyperlinks = "monokai", None, "none", True
+        self.inline_code_lexer, self.inline_code_theme = None, "monokai"
+        self.palette = palette
+
+
+def _harmless(token: Token) -> Token:
+    """Links that are no web addresses become their text."""
+    for child in token.children or ():
+        if child.type == "link_open" and not is_web(str(child.attrs.get("href", ""))):
+            child.attrs["href"] = ""
+        if child.type == "image":
+            child.attrs["src"] = str(child.attrs.get("src", "")) if is_web(str(child.attrs.get("src", ""))) else ""
+    return token
+
+
+def is_web(url: str) -> bool:
+    return url.startswith(("http://", "https://"))
