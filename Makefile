@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 # RPC lets other machines lend their GPUs; add e.g. -DGGML_CUDA=ON for an NVIDIA card: make chat CMAKE_ARGS=...
 export CMAKE_ARGS ?= -DGGML_RPC=ON
+# GCC 12 drops stores that ggml's AMX kernels live on; the flags keep them, where the compiler knows them.
+KEEP_STORES := -fno-tree-dse -fno-dse
+export CXXFLAGS += $(shell printf '' | $(CXX) -Werror $(KEEP_STORES) -x c++ -fsyntax-only - 2>/dev/null && echo '$(KEEP_STORES)')
 
 .PHONY: chat serve test check static format clients fuzz clean help
 
