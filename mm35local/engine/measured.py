@@ -54,6 +54,15 @@ def compare(planned: Sequence[tuple[str, int]], buffers: Sequence[tuple[str, str
     return measured
 
 
+def bytes_on_cards(buffers: Sequence[tuple[str, str, int]]) -> dict[str, int]:
+    """What each card holds of all kinds, in the order in which they were allocated; empty where all is on the host."""
+    sizes: Counter[str] = Counter()
+    for device, _, size in buffers:
+        if not _is_host(device):
+            sizes[device] += size
+    return dict(sizes)
+
+
 def _allocated(sizes: Mapping[str, int]) -> int:
     """Of a mapped file and its copies in the CPU's own layout the larger: its pages are given back."""
     copies = sum(size for device, size in sizes.items() if device != _MAPPED)

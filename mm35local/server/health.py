@@ -9,6 +9,7 @@ from fastapi.responses import JSONResponse
 
 from mm35local import __version__
 from mm35local.engine.api import EngineState, EngineStatus
+from mm35local.engine.measured import bytes_on_cards
 from mm35local.errors import EngineClosing, EngineError, EngineLoading, Mm35Error
 from mm35local.server.model import ServedModel
 from mm35local.server.problems import to_problem
@@ -31,7 +32,10 @@ async def health(request: Request) -> JSONResponse:
     }
     if status.state is EngineState.READY:
         total = status.info.num_slots if status.info else 0
-        ready = {**body, "slots": {"total": total, "busy": min(status.num_running, total)}}
+        busy, waiting = min(status.num_running, total), service.activity.num_waiting
+        cards = bytes_on_cards(status.info.buffers) if status.info else {}
+        memory = [{"device": device, "bytes": size} for device, size in cards.items()]
+        ready = {**body, "slots": {"total": total, "busy": busy, "waiting": waiting}, "memory": memory}
         if service.is_draining:
             return JSONResponse({**ready, "status": "draining", **_unavailable(EngineClosing())}, 503)
         return JSONResponse(ready)

@@ -58,12 +58,13 @@ class ChatApp(App[None]):
         return ChatScreen(self.session, self.connection, self._reason)
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
-        """The palette: every command that needs no argument."""
+        """The palette: every command; one that needs an argument begins in the prompt."""
         if isinstance(screen, ChatScreen):
             for command in COMMANDS:
-                if not command.argument or command.argument.startswith("["):
-                    run = partial(screen.run_command, command.name, "")
-                    yield SystemCommand(f"/{command.name}", command.help, run)
+                needs_more = command.argument and not command.argument.startswith("[")
+                begin = partial(screen.prompt.write, f"/{command.name} ")
+                run = begin if needs_more else partial(screen.run_command, command.name, "")
+                yield SystemCommand(f"/{command.name}", command.help, run)
         yield SystemCommand("Theme", "Choose among all themes", self.action_change_theme)
         yield SystemCommand("Screenshot", "Keep the screen as an SVG", self.deliver_screenshot)
 

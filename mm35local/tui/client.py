@@ -14,7 +14,7 @@ import httpx
 from pydantic import ValidationError
 
 from mm35local.errors import ServerError, ServerUnreachable, UsageError
-from mm35local.tui.events import ChatEvent, Ended, Health, Opened
+from mm35local.tui.events import ChatEvent, Ended, Health, Opened, ServerState
 from mm35local.tui.sse import iter_data
 from mm35local.tui.wire import SERVER_NAME, HealthBody, read_chunk, read_error
 
@@ -93,6 +93,8 @@ class ServerClient:
             raise self._foreign() from problem
         if body.server != SERVER_NAME:
             raise self._foreign()
+        if body.status is ServerState.DRAINING:
+            raise ServerUnreachable(self.url, "it is shutting down")
         return body.as_health()
 
     def _foreign(self) -> ServerError:

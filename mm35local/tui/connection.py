@@ -41,6 +41,8 @@ class Link:
     eta_seconds: float | None = None
     error: Mm35Error | None = None
     retry_seconds: float = 0.0
+    num_waiting: int = 0
+    cards: tuple[tuple[str, int], ...] = ()
 
 
 class Connection:
@@ -118,7 +120,8 @@ class Connection:
         model = health.model or self.link.model
         match health.state:
             case ServerState.READY:
-                self._tell(Link(LinkState.READY, model))
+                ready = Link(LinkState.READY, model, num_waiting=health.num_waiting, cards=health.cards)
+                self._tell(ready)
             case ServerState.LOADING:
                 self._tell(Link(LinkState.LOADING, model, health.progress, health.bytes_per_second, health.eta_seconds))
             case ServerState.FAILED:

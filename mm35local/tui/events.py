@@ -16,6 +16,8 @@ class ServerState(StrEnum):
     LOADING = "loading"
     READY = "ok"
     FAILED = "failed"
+    DRAINING = "draining"
+    """It shuts down: answers under way end, new ones are refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,10 @@ class Health:
     model: ModelCard | None = None
     num_slots: int = 0
     num_busy_slots: int = 0
+    num_waiting: int = 0
+    """Requests in the queue, ours among them."""
+    cards: tuple[tuple[str, int], ...] = ()
+    """What the server holds on each GPU, in bytes."""
     error: Mm35Error | None = None
 
 

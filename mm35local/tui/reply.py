@@ -53,6 +53,8 @@ class Reply:
     """Tool calls by their index, each with all that has come of it."""
     prefill: Prefill | None = None
     prefill_at: float = 0.0
+    queue_place: int | None = None
+    """Counted from 1; None while the server has not said that anybody waits."""
     usage: Usage | None = None
     error: Mm35Error | None = None
     state: MessageState = MessageState.STREAMING
@@ -94,6 +96,16 @@ class Reply:
         known = self.calls.get(delta.index, CallDelta(delta.index))
         arguments = known.arguments + delta.arguments
         self.calls[delta.index] = CallDelta(delta.index, known.name or delta.name, arguments, known.id or delta.id)
+
+    @property
+    def is_queued(self) -> bool:
+        """The engine has not begun with it, as far as the server has said."""
+        return self.prefill is None and self.phase in (Phase.WAITING, Phase.PREFILL)
+
+    def tell_waiting(self, num_waiting: int) -> None:
+        """How many the server says wait. Who came later stands behind: the place only falls."""
+        if num_waiting:
+            self.queue_place = min(num_waiting, self.queue_place or num_waiting)
 
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:

@@ -48,6 +48,12 @@ class ModelBody(BaseModel):
 class SlotsBody(BaseModel):
     total: int = 0
     busy: int = 0
+    waiting: int = 0
+
+
+class CardBody(BaseModel):
+    device: str
+    bytes: int
 
 
 class HealthBody(BaseModel):
@@ -59,6 +65,7 @@ class HealthBody(BaseModel):
     eta_seconds: float | None = None
     model: ModelBody | None = None
     slots: SlotsBody = Field(default_factory=SlotsBody)
+    memory: list[CardBody] = Field(default_factory=list)
     error: ErrorBody | None = None
 
     def as_health(self) -> Health:
@@ -71,6 +78,8 @@ class HealthBody(BaseModel):
             model=self.model.as_card() if self.model else None,
             num_slots=self.slots.total,
             num_busy_slots=self.slots.busy,
+            num_waiting=self.slots.waiting,
+            cards=tuple((card.device, card.bytes) for card in self.memory),
             error=self.error.as_error() if self.error and self.status is ServerState.FAILED else None,
         )
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from mm35local.engine.measured import Measured, compare
+from mm35local.engine.measured import Measured, bytes_on_cards, compare
 
 MIB = 1 << 20
 
@@ -26,6 +26,7 @@ def test_with_cards_the_host_does_not_count() -> None:
         Measured("model", 80 * MIB, 81 * MIB),
         Measured("compute", 5 * MIB, 5 * MIB),
     ]
+    assert bytes_on_cards(buffers) == {"CUDA0": 45 * MIB, "CUDA1": 41 * MIB}
 
 
 def test_the_logs_rounding_is_no_error() -> None:

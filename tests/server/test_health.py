@@ -27,7 +27,8 @@ async def test_health_when_ready(here: Here) -> None:
         "server": "mm35local",
         "version": __version__,
         "model": MODEL,
-        "slots": {"total": 4, "busy": 0},
+        "slots": {"total": 4, "busy": 0, "waiting": 0},
+        "memory": [],
         "restarts": 0,
     }
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from textual.events import Paste
 from textual.widgets import OptionList
 
 from mm35local.errors import UsageError
@@ -256,7 +257,7 @@ async def test_copy_help_and_colours(server: ChatServer) -> None:
 
 
 async def test_questions_wait_for_the_answer_and_lists_say_so(server: ChatServer) -> None:
-    server.script.scripts = [(Say("a"), Pause(30)), (Say("b"),)]
+    server.script.scripts = [(Say("a"), Pause(1.5)), (Say("b"),)]
     async with open_chat(ChatOptions(server.url)) as chat:
         await chat.ask("?")
         await until(lambda: chat.answers == ["a"])
@@ -265,10 +266,47 @@ async def test_questions_wait_for_the_answer_and_lists_say_so(server: ChatServer
         await chat.pilot.press("ctrl+n", "ctrl+o")
         assert "waits: and [/then]?" in chat.text("Pending")
         assert isinstance(chat.app.screen, ChatScreen)
-        await chat.pilot.press("escape")
         await chat.answered(2)
         assert chat.answers == ["a", "b"]
         assert not chat.app.screen.query_one(Pending).display
+
+
+async def test_a_stop_gives_back_what_waited(server: ChatServer, tmp_path: Path) -> None:
+    """Nothing is sent unasked after Esc: the questions stand in the prompt, before what is being written there."""
+    file = tmp_path / "a.txt"
+    file.write_text("text")
+    server.script.scripts = [(Say("a"), Pause(30)), (Say("b"),)]
+    async with open_chat(ChatOptions(server.url)) as chat:
+        await chat.ask("?")
+        await until(lambda: "answering" in chat.status)
+        await chat.ask(f"/attach {file}")
+        await until(lambda: chat.screen.pending.attachments)
+        await chat.ask("first")
+        await chat.ask("second")
+        await until(lambda: len(chat.screen.pending.queue) == 2)
+        await chat.pilot.press("x", "escape")
+        await chat.answered()
+        await until(lambda: chat.prompt.text == "first\n\nsecond\n\nx")
+        assert [item.name for item in chat.screen.pending.attachments] == ["a.txt"]
+        assert len(server.script.requests) == 1
+        await chat.pilot.press("enter")
+        await chat.answered(2)
+        assert chat.answers == ["a", "b"]
+
+
+async def test_what_is_typed_beside_the_prompt_goes_into_it(server: ChatServer) -> None:
+    async with open_chat(ChatOptions(server.url)) as chat:
+        await chat.ask("?")
+        await chat.answered()
+        await chat.pilot.click(Question)
+        assert chat.prompt.has_focus
+        await chat.pilot.press("shift+tab")
+        assert isinstance(chat.app.focused, Answer)
+        await chat.pilot.press("s", "e", "[")
+        assert chat.prompt.text == "se["
+        await chat.pilot.press("shift+tab")
+        chat.app.post_message(Paste("pasted"))
+        await until(lambda: chat.prompt.text == "se[pasted")
 
 
 async def test_an_idle_chat_does_not_tick(server: ChatServer) -> None:

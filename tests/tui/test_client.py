@@ -90,6 +90,9 @@ async def test_health(server: ChatServer) -> None:
         assert (health.model.id, health.model.n_ctx) == ("SmolLM2-135M-Instruct-Q4_1", 8192)
         server.script.health = {"status": "loading", "progress": 0.25}
         assert (await client.health()).progress == 0.25
+        server.script.health = {"status": "draining"}
+        with pytest.raises(ServerUnreachable, match="shutting down"):
+            await client.health()
         server.script.health = {"server": "nginx"}
         with pytest.raises(ServerError, match="another program"):
             await client.health()

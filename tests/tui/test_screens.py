@@ -9,14 +9,19 @@ import html
 import os
 import re
 from collections import defaultdict
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from textual.command import CommandPalette
 
 from mm35local.tui.options import ChatOptions
 from mm35local.tui.records import Message, Role
+from mm35local.tui.screens.chat import ChatScreen
 from mm35local.tui.screens.conversations import ConversationsScreen
 from mm35local.tui.screens.help import HelpScreen
+from mm35local.tui.screens.leave import LeaveScreen
+from mm35local.tui.screens.rename import RenameScreen
 from mm35local.tui.screens.settings import SettingsScreen
 from tests.fakes.chat_server import Call, ChatServer, Say, Think
 from tests.tui.chat_pilot import Chat, open_chat
@@ -58,7 +63,8 @@ def screen_text(svg: str) -> str:
 
 
 def _shown(chat: Chat) -> str:
-    return re.sub(r"\d+\.\d (tok/s|s)\b", r"N \1", screen_text(chat.app.export_screenshot()))
+    text = re.sub(r"\d+\.\d (tok/s|s)\b", r"N \1", screen_text(chat.app.export_screenshot()))
+    return text.replace("mm35-light", "mm35-dark ")
 
 
 async def _compare(chat: Chat, name: str, size: tuple[int, int], theme: str) -> None:
@@ -75,6 +81,40 @@ async def _compare(chat: Chat, name: str, size: tuple[int, int], theme: str) -> 
         await chat.pilot.pause(0.1)
     assert text == expected
     assert all(len(line) <= size[0] for line in text.splitlines())
+
+
+async def _open_all(chat: Chat, see: Callable[[str], Awaitable[None]]) -> None:
+    """Every screen that opens over the chat, one after the other."""
+    await chat.pilot.press("f1")
+    await until(lambda: isinstance(chat.app.screen, HelpScreen))
+    await chat.pilot.pause(0.2)
+    await see("help")
+    await chat.pilot.press("escape", "f3")
+    await until(lambda: isinstance(chat.app.screen, SettingsScreen))
+    await chat.pilot.pause(0.2)
+    await see("settings")
+    await chat.pilot.press("escape", "ctrl+p")
+    await until(lambda: isinstance(chat.app.screen, CommandPalette))
+    await chat.pilot.press(*"export")
+    await chat.pilot.pause(0.5)
+    await see("palette")
+    await chat.pilot.press("escape", "escape")
+    await until(lambda: isinstance(chat.app.screen, ChatScreen))
+    await chat.app.push_screen(LeaveScreen(2))
+    await chat.pilot.pause(0.2)
+    await see("leave")
+    await chat.pilot.press("escape")
+    old = [Message(Role.USER, "About [cats]"), Message(Role.ASSISTANT, "They purr.", model="m")]
+    await chat.app.session.add_conversation("About [cats]", old)
+    await chat.pilot.press("ctrl+o")
+    await until(lambda: isinstance(chat.app.screen, ConversationsScreen))
+    await chat.pilot.press(*"purr")
+    await chat.pilot.pause(0.5)
+    await see("conversations")
+    await chat.pilot.press("ctrl+r")
+    await until(lambda: isinstance(chat.app.screen, RenameScreen))
+    await chat.pilot.pause(0.2)
+    await see("rename")
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -102,23 +142,8 @@ async def test_every_screen(server: ChatServer, size: tuple[int, int], theme: st
         await until(lambda: chat.prompt.completions.display)
         await chat.pilot.pause(0.1)
         await see("commands")
-        await chat.pilot.press("backspace", "backspace", "f1")
-        await until(lambda: isinstance(chat.app.screen, HelpScreen))
-        await chat.pilot.pause(0.2)
-        await see("help")
-        await chat.pilot.press("escape", "f3")
-        await until(lambda: isinstance(chat.app.screen, SettingsScreen))
-        await chat.pilot.pause(0.2)
-        if theme == "mm35-dark":
-            await see("settings")
-        await chat.pilot.press("escape")
-        old = [Message(Role.USER, "About [cats]"), Message(Role.ASSISTANT, "They purr.", model="m")]
-        await chat.app.session.add_conversation("About [cats]", old)
-        await chat.pilot.press("ctrl+o")
-        await until(lambda: isinstance(chat.app.screen, ConversationsScreen))
-        await chat.pilot.press(*"purr")
-        await chat.pilot.pause(0.5)
-        await see("conversations")
+        await chat.pilot.press("backspace", "backspace")
+        await _open_all(chat, see)
 
 
 async def test_without_colours_it_still_reads(server: ChatServer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,11 +11,12 @@ from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
+from textual.events import Key, Paste
 from textual.widgets import Footer
 
 from mm35local.tui.commands import parse
 from mm35local.tui.connection import Link, LinkState
-from mm35local.tui.records import Attachment
+from mm35local.tui.records import Attachment, MessageState
 from mm35local.tui.screens.chat_commands import ChatCommands
 from mm35local.tui.ui_events import AnswerEnded, LinkChanged, Submitted
 from mm35local.tui.widgets.turn import Turn
@@ -50,6 +51,7 @@ class ChatScreen(ChatCommands):
 
     async def on_mount(self) -> None:
         self.prompt.focus()
+        self.status.tell_limit(self.session.options.max_tokens)
         self.run_worker(self._watch(), group="link")
         await self.session.open()
         await self.show_conversation()
@@ -108,10 +110,31 @@ class ChatScreen(ChatCommands):
         if event.reply.error is not None:
             self.connection.wake()
         await self.tell_history_error()
-        if waiting := self.pending.take():
+        if event.reply.state is not MessageState.COMPLETE:
+            self._take_back()
+        elif waiting := self.pending.take():
             await self._ask(*waiting)
 
+    def _take_back(self) -> None:
+        """After a stop or an error nothing is sent unasked: what waited stands in the prompt again."""
+        waiting = self.pending.take_all()
+        if waiting:
+            texts = [*(question for question, _ in waiting), *([self.prompt.text] if self.prompt.text else [])]
+            self.pending.put_back([item for _, attachments in waiting for item in attachments])
+            self.prompt.write("\n\n".join(texts))
+
     # --- keys ---
+
+    def on_key(self, event: Key) -> None:
+        """Whatever has the keyboard, a letter that is no key of its own is written in the prompt."""
+        if event.is_printable and event.character and event.key not in self.active_bindings:
+            self.prompt.focus()
+            self.prompt.insert(event.character)
+            event.stop()
+
+    def on_paste(self, event: Paste) -> None:
+        self.prompt.focus()
+        self.prompt.post_message(event)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Esc is shown dim while there is nothing to stop; on a message its own keys come first."""

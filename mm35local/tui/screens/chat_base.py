@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from textual.screen import Screen
 from textual.worker import Worker
 
 from mm35local.errors import Mm35Error
-from mm35local.tui.connection import Connection
+from mm35local.tui.connection import Connection, LinkState
 from mm35local.tui.price import tokens_of
 from mm35local.tui.records import Message
 from mm35local.tui.reply import Reply
@@ -19,6 +21,8 @@ from mm35local.tui.widgets.prompt import Prompt
 from mm35local.tui.widgets.status_line import StatusLine
 from mm35local.tui.widgets.title_bar import TitleBar
 from mm35local.tui.widgets.transcript import Transcript
+
+_QUEUE_SECONDS = 0.5
 
 
 class ChatBase(Screen[None]):
@@ -57,10 +61,21 @@ class ChatBase(Screen[None]):
         self.refresh_bindings()
 
     async def _stream(self, reply: Reply) -> None:
+        looking = asyncio.create_task(self._look_at_queue(reply))
         try:
             await self.session.answer(reply, self.connection.ready)
         finally:
+            looking.cancel()
             self.post_message(AnswerEnded(reply))
+
+    async def _look_at_queue(self, reply: Reply) -> None:
+        """While the engine has not begun with the request, ask more often how many wait."""
+        await asyncio.sleep(_QUEUE_SECONDS)
+        while reply.is_queued:
+            if self.connection.link.state is LinkState.READY:
+                self.connection.wake()
+            await asyncio.sleep(_QUEUE_SECONDS)
+            reply.tell_waiting(self.connection.link.num_waiting)
 
     async def show_conversation(self) -> None:
         await self.transcript.show(self.session.messages)

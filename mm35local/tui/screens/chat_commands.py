@@ -130,6 +130,7 @@ class ChatCommands(ChatTurns):
         fields = ("system", "effort", "temperature", "top_p", "max_tokens")
         num_tokens = self.session.change(**{name: getattr(options, name) for name in fields})
         self.session.change(theme=options.theme, presets=options.presets)
+        self.status.tell_limit(options.max_tokens)
         self._changed(num_tokens, "settings are kept")
 
     # --- the rest ---

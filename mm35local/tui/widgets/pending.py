@@ -44,6 +44,15 @@ class Pending(Static):
         self._show()
         return taken
 
+    def take_all(self) -> list[tuple[str, tuple[Attachment, ...]]]:
+        taken, self.queue = self.queue, []
+        self._show()
+        return taken
+
+    def put_back(self, attachments: list[Attachment]) -> None:
+        """Before what was attached since."""
+        self.tell_attachments([*attachments, *self.attachments])
+
     def _show(self) -> None:
         lines = []
         if self._is_edited:

@@ -29,6 +29,7 @@ class StatusLine(Widget):
         self._reply: Reply | None = None
         self._num_tokens = 0
         self._spent = (0, 0)
+        self._max_tokens: int | None = None
         self._timer: Timer | None = None
 
     def on_mount(self) -> None:
@@ -50,13 +51,21 @@ class StatusLine(Widget):
         self._spent = (num_input, num_output)
         self.refresh()
 
+    def tell_limit(self, max_tokens: int | None) -> None:
+        """The most tokens asked of an answer: so many fewer may stand before it."""
+        self._max_tokens = max_tokens
+        self.refresh()
+
     def render(self) -> Content:
-        left, right = self._doing(), self._filling()
+        """What it does, then as much of the rest as there is room for: context first, then cards, then the price."""
         width = self.content_size.width
-        room = width - left.cell_length
-        if right.cell_length + 2 > room:
+        left, right = self._doing(), self._filling()
+        if left.cell_length + right.cell_length + 2 > width:
             return left.truncate(width, ellipsis=True)
-        return Content.assemble(left, " " * (room - right.cell_length), right)
+        for more in (self._cards(), self._cost()):
+            if left.cell_length + more.cell_length + right.cell_length + 2 <= width:
+                left += more
+        return Content.assemble(left, " " * (width - left.cell_length - right.cell_length), right)
 
     def _tick(self) -> None:
         self.num_ticks += 1
@@ -87,23 +96,30 @@ class StatusLine(Widget):
             case LinkState.FAILED:
                 return Content.styled("✗ no model · F5 tries again", "$text-error")
         if self._reply is None:
-            return Content.assemble(("● ", "$text-success"), "ready", (self._cost(), "$foreground 60%"))
+            return Content.assemble(("● ", "$text-success"), "ready")
         return Content.assemble(spinner, _progress(self._reply))
 
-    def _cost(self) -> str:
+    def _cards(self) -> Content:
+        sizes = " + ".join(f"{size / (1 << 30):.1f}" for _, size in self._link.cards)
+        return Content.styled(f" · GPU {sizes} GiB" if sizes else "", "$foreground 60%")
+
+    def _cost(self) -> Content:
         num_input, num_output = self._spent
-        if not num_output or self.size.width < 100:
-            return ""
+        if not num_output or self._reply is not None:
+            return Content()
         usd = dollars(hosted_usd(num_input, num_output))
-        return f" · {count(num_input)} in, {count(num_output)} out · hosted: {usd}"
+        spent = f" · {count(num_input)} in, {count(num_output)} out · hosted: {usd}"
+        return Content.styled(spent, "$foreground 60%")
 
     def _filling(self) -> Content:
         n_ctx = self._link.model.n_ctx if self._link.model else 0
         num_tokens = self._num_tokens + (self._reply.num_tokens if self._reply else 0)
         if not n_ctx:
             return Content()
-        share = num_tokens / n_ctx
-        figure = f"{count(num_tokens)} / {count(n_ctx)}"
+        # The server refuses a prompt that leaves no room for max_tokens, or for one token.
+        refused = max(1, n_ctx - (self._max_tokens or 1) + 1)
+        share = num_tokens / refused
+        figure = f"{count(num_tokens)} / {count(refused)}"
         if self.size.width < 60:
             return Content.styled(figure, "$foreground 60%")
         colour = "$error" if share > 0.95 else "$warning" if share > 0.8 else "$secondary"
@@ -115,6 +131,8 @@ class StatusLine(Widget):
 
 
 def _progress(reply: Reply) -> str:
+    if reply.is_queued and reply.queue_place:
+        return f"waiting · place {reply.queue_place} in the queue · {duration(reply.seconds)}"
     match reply.phase:
         case Phase.WAITING:
             return f"waiting · {duration(reply.seconds)}"

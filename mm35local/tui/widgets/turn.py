@@ -13,6 +13,8 @@ from mm35local.tui.ui_events import TurnAct, TurnAsked
 
 
 class Turn(Vertical, can_focus=True):
+    # A click (to mark text, by accident) would otherwise make the letters that are written next act on the message.
+    FOCUS_ON_CLICK = False
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up,k", "act('previous')", "Up", tooltip="The message before"),
         Binding("down,j", "act('next')", "Down", tooltip="The message after"),
