@@ -24,10 +24,8 @@ from mm35local import paths
 
 _SECONDS = 60.0
 """On an idle machine it takes half of one."""
-CURE = (
-    "this build's kernels for repacked weights (AMX) end their process or compute wrongly; "
-    'build llama.cpp with CXXFLAGS="-fno-tree-dse -fno-dse" to have them'
-)
+COMPILER_FLAGS = "-fno-tree-dse -fno-dse"
+"""What GCC 12 needs to compile ggml's AMX kernels rightly."""
 _RIGHT, _WRONG = 0, 3
 """Exit codes of `native.products`."""
 
@@ -37,7 +35,9 @@ def use_extra_buffers() -> bool:
     """The verdict for this process; the log tells of a bad one."""
     verdict = extra_buffers_work(paths.cpu_kernels_file())
     if not verdict:
-        print(f"weights stay in plain memory: {CURE}", file=sys.stderr)
+        print(
+            "kernels for repacked weights (AMX) fail here; weights stay as they are. See mm35 doctor", file=sys.stderr
+        )
     return verdict
 
 
