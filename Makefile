@@ -4,11 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 # RPC lets other machines lend their GPUs; add e.g. -DGGML_CUDA=ON for an NVIDIA card: make chat CMAKE_ARGS=...
 export CMAKE_ARGS ?= -DGGML_RPC=ON
+# GCC 12 drops stores that ggml's AMX kernels live on; the flags keep them, where the compiler knows them.
+KEEP_STORES := -fno-tree-dse -fno-dse
+export CXXFLAGS += $(shell printf '' | $(CXX) -Werror $(KEEP_STORES) -x c++ -fsyntax-only - 2>/dev/null && echo '$(KEEP_STORES)')
 
-.PHONY: chat serve test check static format clients fuzz clean help
+.PHONY: chat serve test check static format clients fuzz fuzz-files clean help
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
 chat: $(VENV)/.run ## install, fetch the embedded default model, open the terminal chat
 	@$(BIN)/mm35 chat --model smollm2-135m
@@ -41,6 +44,9 @@ clients: $(VENV)/.clients ## the real clients of five makers against the trained
 
 fuzz: $(VENV)/.dev ## 5,000 requests made from our own OpenAPI page
 	$(BIN)/python -m tests.e2e.fuzz_http
+
+fuzz-files: $(VENV)/.dev ## damaged headers of checkpoints and GGUF files, 10 minutes: make fuzz-files SECONDS=60
+	$(BIN)/python -m tests.quantize.fuzz_files $(or $(SECONDS),600)
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -19,6 +19,11 @@ def kv_store_dir() -> Path:
     return platformdirs.user_cache_path(_APP) / "kv"
 
 
+def cpu_kernels_file() -> Path:
+    """What was found of this machine's llama.cpp build; may be absent."""
+    return platformdirs.user_cache_path(_APP) / "cpu-kernels.json"
+
+
 def history_file() -> Path:
     """The terminal chat's conversations (SQLite)."""
     return platformdirs.user_data_path(_APP) / "history.sqlite3"

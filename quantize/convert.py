@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mm35local.errors import CheckpointError
 from mm35local.native import quant
+from quantize.chat_template import chat_template
 from quantize.checkpoint import Layout, open_checkpoint
 from quantize.decoder import Decoder, collect_decoder
 from quantize.fingerprint import fingerprint
@@ -19,7 +20,7 @@ from quantize.gguf_file import TensorSpec
 from quantize.hyperparameters import read_hyperparameters
 from quantize.imatrix import Imatrix, read_imatrix
 from quantize.make import ConvertedFile, make
-from quantize.metadata import common_metadata, quant_metadata, read_chat_template
+from quantize.metadata import common_metadata, quant_metadata
 from quantize.model_card import read_model_card
 from quantize.output import PlannedFile, PlannedOutput
 from quantize.recipe import ARCHITECTURE, assign_types, parse_quants, parse_tensor_rules
@@ -82,9 +83,8 @@ def plan_conversion(
         raise CheckpointError(
             str(source / "tekken.json"), f"{len(vocabulary.tokens)} tokens, the config says {params.n_vocab}"
         )
-    template = read_chat_template(source)
-    if template is None:
-        warnings += ("no chat_template.jinja beside the weights: the GGUF gets no chat template",)
+    template, doubts = chat_template(source)
+    warnings += doubts
     card = read_model_card(source)
     metadata = common_metadata(params, vocabulary, card, template)
     imatrix = None
@@ -100,7 +100,9 @@ def plan_conversion(
             for tensor, kind in zip(decoder.tensors, types, strict=True)
         ]
         stem = out_dir / f"{card.slug}-{name}"
-        files = plan_files(ARCHITECTURE, stem, metadata | quant_metadata(name), specs, options.split_max_bytes)
+        files = plan_files(
+            ARCHITECTURE, stem, metadata | quant_metadata(name, options.tensor_types), specs, options.split_max_bytes
+        )
         outputs.append(_output(name, stem, files, decoder, types, imatrix))
     return ConversionPlan(source, checkpoint.layout, card.name, decoder, tuple(outputs), warnings)
 

@@ -5,26 +5,21 @@ Invariant: a `Decoder` is complete: nothing missing, doubled, unknown or of anot
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-
-import numpy as np
 
 from mm35local.errors import CheckpointError
 from quantize.checkpoint import Checkpoint
 from quantize.hyperparameters import Hyperparameters
-from quantize.names import WEIGHT_SCALES, Kind, canonical, classify, gguf_module, num_heads_to_permute
+from quantize.names import Kind, canonical, classify, gguf_module, num_heads_to_permute
+from quantize.scales import Scale, WeightScales, read_weight_scales
 from quantize.shard import StoredTensor
-
-_FP8 = "F8_E4M3"
-_WEIGHT_DTYPES = (_FP8, "BF16", "F16", "F32")
 
 
 @dataclass(frozen=True, slots=True)
 class DecoderTensor:
     gguf_name: str
     stored: StoredTensor
-    scale: float
+    scale: Scale
     """Of FP8 weights; 1.0 otherwise."""
     num_heads: int
     """Heads whose rows must be interleaved; 0 for none."""
@@ -58,6 +53,7 @@ class Decoder:
 def collect_decoder(checkpoint: Checkpoint, params: Hyperparameters) -> Decoder:
     """Raises CheckpointError naming the file and tensor at fault."""
     by_name = by_canonical_name(checkpoint)
+    scales = read_weight_scales(checkpoint, by_name)
     skipped = [tensor for name, tensor in by_name.items() if classify(checkpoint.layout, name) is Kind.VISION]
     expected = _expected_shapes(params)
     tensors: dict[str, DecoderTensor] = {}
@@ -66,7 +62,7 @@ def collect_decoder(checkpoint: Checkpoint, params: Hyperparameters) -> Decoder:
         if kind is Kind.UNKNOWN:
             raise CheckpointError(str(stored.path), "unknown tensor", "is this Mistral Medium 3.5?", stored.name)
         if kind is Kind.TEXT:
-            tensor = _decoder_tensor(checkpoint, params, name, by_name)
+            tensor = _decoder_tensor(checkpoint, params, name, scales)
             _check_shape(tensor, expected)
             tensors[tensor.gguf_name] = tensor
     for gguf_name in expected:
@@ -130,50 +126,8 @@ def _check_shape(tensor: DecoderTensor, expected: dict[str, tuple[int, ...]]) ->
         )
 
 
-def _decoder_tensor(
-    checkpoint: Checkpoint, params: Hyperparameters, name: str, by_name: dict[str, StoredTensor]
-) -> DecoderTensor:
-    stored, module = by_name[name], name.removesuffix(".weight")
+def _decoder_tensor(checkpoint: Checkpoint, params: Hyperparameters, name: str, scales: WeightScales) -> DecoderTensor:
+    stored, module = scales.by_name[name], name.removesuffix(".weight")
     gguf_name = f"{gguf_module(checkpoint.layout, module)}.weight"
     num_heads = num_heads_to_permute(checkpoint.layout, gguf_name, params.n_head, params.n_head_kv)
-    return DecoderTensor(gguf_name, stored, weight_scale(stored, module, by_name), num_heads)
-
-
-def weight_scale(stored: StoredTensor, module: str, by_name: dict[str, StoredTensor]) -> float:
-    """What the codes of an FP8 weight are multiplied by; 1.0 for the other dtypes. Raises CheckpointError."""
-    if stored.dtype not in _WEIGHT_DTYPES:
-        raise CheckpointError(
-            str(stored.path), f"expected one of {', '.join(_WEIGHT_DTYPES)}, found {stored.dtype}", tensor=stored.name
-        )
-    return _find_scale(stored, module, by_name) if stored.dtype == _FP8 else 1.0
-
-
-def _find_scale(stored: StoredTensor, module: str, by_name: dict[str, StoredTensor]) -> float:
-    scales = [by_name[name] for leaf in WEIGHT_SCALES if (name := f"{module}.{leaf}") in by_name]
-    if len(scales) != 1:
-        found = "none" if not scales else " and ".join(scale.name for scale in scales)
-        raise CheckpointError(
-            str(stored.path), f"FP8 needs one scale ({', '.join(WEIGHT_SCALES)}) beside it, found {found}",
-            tensor=stored.name,
-        )  # fmt: skip
-    return _read_scale(scales[0])
-
-
-def _read_scale(stored: StoredTensor) -> float:
-    widths = {"BF16": 2, "F16": 2, "F32": 4}
-    if stored.dtype not in widths or stored.num_bytes != widths[stored.dtype]:
-        raise CheckpointError(
-            str(stored.path), f"expected one BF16, F16 or F32 number, found {stored.dtype} {list(stored.shape)}",
-            tensor=stored.name,
-        )  # fmt: skip
-    with stored.path.open("rb") as file:
-        raw = os.pread(file.fileno(), stored.num_bytes, stored.offset)
-    if len(raw) < stored.num_bytes:
-        raise CheckpointError(str(stored.path), "the file was cut short meanwhile", tensor=stored.name)
-    if stored.dtype == "F16":
-        value = float(np.frombuffer(raw, np.float16)[0])
-    else:
-        value = float(np.frombuffer(b"\0\0" + raw if stored.dtype == "BF16" else raw, np.float32)[0])
-    if not (np.isfinite(value) and value > 0):
-        raise CheckpointError(str(stored.path), f"expected a positive scale, found {value}", tensor=stored.name)
-    return value
+    return DecoderTensor(gguf_name, stored, scales.of(stored, module), num_heads)

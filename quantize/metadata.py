@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import shlex
+from collections.abc import Sequence
 
 import numpy as np
 
 import mm35local
-from mm35local.errors import CheckpointError
 from quantize.hyperparameters import Hyperparameters
 from quantize.model_card import ModelCard
 from quantize.recipe import ARCHITECTURE, FTYPES
@@ -17,7 +17,6 @@ MetadataValue = str | bool | int | float | list[str] | list[int] | list[float] |
 Metadata = dict[str, MetadataValue]
 
 _QUANTIZATION_VERSION = 2
-_MAX_TEMPLATE_BYTES = 1 << 20
 
 
 def common_metadata(
@@ -44,30 +43,16 @@ def provenance(card: ModelCard, kind: str) -> Metadata:
         "general.quantized_by": "mm35local",
         "general.quantization_version": _QUANTIZATION_VERSION,
         "mm35local.version": mm35local.__version__,
+        "mm35local.source.repo": card.repo,
+        "mm35local.source.revision": card.revision,
     }
     return {key: value for key, value in metadata.items() if value != ""}
 
 
-def quant_metadata(quant_name: str) -> Metadata:
-    return {"general.file_type": FTYPES[quant_name]}
-
-
-def read_chat_template(folder: Path) -> str | None:
-    """The checkpoint's chat_template.jinja; None if it has none. Raises CheckpointError if it cannot be read."""
-    path = folder / "chat_template.jinja"
-    try:
-        with path.open("rb") as file:
-            text = file.read(_MAX_TEMPLATE_BYTES + 1)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise CheckpointError(str(path), f"cannot be read: {error.strerror or error}") from error
-    if len(text) > _MAX_TEMPLATE_BYTES:
-        raise CheckpointError(str(path), f"larger than {_MAX_TEMPLATE_BYTES} bytes")
-    try:
-        return text.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise CheckpointError(str(path), f"not UTF-8 at byte {error.start}") from error
+def quant_metadata(quant_name: str, tensor_types: Sequence[str] = ()) -> Metadata:
+    """The recipe stands there in the words of the command line."""
+    recipe = " ".join([f"--to {quant_name}", *(f"--tensor-type {shlex.quote(rule)}" for rule in tensor_types)])
+    return {"general.file_type": FTYPES[quant_name], "mm35local.recipe": recipe}
 
 
 def _sizes(params: Hyperparameters) -> Metadata:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 _MAX_BYTES = 1 << 20
 _FRONT_MATTER = re.compile(r"\A---\s*\n(.*?)\n---\s*\n", re.DOTALL)
-_SNAPSHOT = re.compile(r"models--.+--(.+)")
+_SNAPSHOT = re.compile(r"models--(.+?)--(.+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +17,9 @@ class ModelCard:
     license: str = ""
     license_name: str = ""
     license_link: str = ""
+    repo: str = ""
+    """On the hub, where the folder lies in its cache."""
+    revision: str = ""
 
     @property
     def slug(self) -> str:
@@ -34,8 +37,11 @@ def read_model_card(folder: Path) -> ModelCard:
     front = _FRONT_MATTER.match(text)
     header = front[1] if front else ""
     heading = re.search(r"^# +(\S.*?)\s*$", text[front.end() if front else 0 :], re.MULTILINE)
+    repo, revision = _origin(folder.resolve())
     return ModelCard(
-        name=heading[1] if heading else _folder_name(folder.resolve()),
+        name=heading[1] if heading else repo.rpartition("/")[2] or folder.resolve().name,
+        repo=repo,
+        revision=revision,
         license=_field(header, "license"),
         license_name=_field(header, "license_name"),
         license_link=_field(header, "license_link"),
@@ -47,10 +53,10 @@ def _field(header: str, key: str) -> str:
     return match[1].strip("'\"") if match else ""
 
 
-def _folder_name(folder: Path) -> str:
-    """`models--org--NAME/snapshots/REVISION` of the hub's cache → NAME."""
-    for part in folder.parts[:-2]:
+def _origin(folder: Path) -> tuple[str, str]:
+    """(repository, revision) of `models--ORG--NAME/snapshots/REVISION` in the hub's cache; empty elsewhere."""
+    for part, child, revision in zip(folder.parts, folder.parts[1:], folder.parts[2:], strict=False):
         match = _SNAPSHOT.fullmatch(part)
-        if match:
-            return match[1]
-    return folder.name
+        if match and child == "snapshots":
+            return f"{match[1]}/{match[2]}", revision
+    return "", ""

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 
 from mm35local.errors import CheckpointError
 from quantize.checkpoint import Checkpoint, Layout
-from quantize.decoder import DecoderTensor, by_canonical_name, llama_cpp_order, weight_scale
+from quantize.decoder import DecoderTensor, by_canonical_name, llama_cpp_order
 from quantize.names import ACTIVATION_SCALES, WEIGHT_SCALES, Kind, classify, gguf_module
+from quantize.scales import BlockScales, WeightScales, read_weight_scales
 from quantize.shard import StoredTensor
 from quantize.vision_config import VisionParams
 from quantize.vision_names import vision_module
@@ -34,6 +35,7 @@ class ProjectorTensor:
 def collect_projector(checkpoint: Checkpoint, params: VisionParams, img_break_id: int) -> tuple[ProjectorTensor, ...]:
     """In libmtmd's names. Raises CheckpointError naming the file and tensor at fault."""
     by_name = by_canonical_name(checkpoint)
+    scales = read_weight_scales(checkpoint, by_name)
     expected = _expected_shapes(params)
     tensors: dict[str, ProjectorTensor] = {}
     for name, stored in by_name.items():
@@ -44,10 +46,10 @@ def collect_projector(checkpoint: Checkpoint, params: VisionParams, img_break_id
         if gguf is None or leaf not in ("weight", *WEIGHT_SCALES, *ACTIVATION_SCALES):
             raise CheckpointError(str(stored.path), "unknown tensor", "is this Mistral Medium 3.5?", stored.name)
         if leaf == "weight":
-            tensor = _projector_tensor(checkpoint.layout, params, f"{gguf}.weight", stored, by_name, module)
+            tensor = _projector_tensor(checkpoint.layout, params, f"{gguf}.weight", stored, scales, module)
             _check_shape(tensor, expected)
             tensors[tensor.gguf_name] = tensor
-    tensors[IMG_BREAK] = _img_break(checkpoint, params, by_name, img_break_id)
+    tensors[IMG_BREAK] = _img_break(checkpoint, params, scales, img_break_id)
     for gguf_name in expected:
         if gguf_name not in tensors:
             raise CheckpointError(str(checkpoint.folder), f"no shard holds what becomes {gguf_name} in a projector")
@@ -63,7 +65,7 @@ def _projector_tensor(
     params: VisionParams,
     gguf_name: str,
     stored: StoredTensor,
-    by_name: dict[str, StoredTensor],
+    scales: WeightScales,
     module: str,
 ) -> ProjectorTensor:
     shape = stored.shape
@@ -71,7 +73,7 @@ def _projector_tensor(
         stored = replace(stored, shape=(shape[0], shape[1] * shape[2] * shape[3]))
     is_half_split = layout is Layout.HF and gguf_name.endswith((".attn_q.weight", ".attn_k.weight"))
     num_heads = params.n_head if is_half_split else 0
-    return ProjectorTensor(DecoderTensor(gguf_name, stored, weight_scale(stored, module, by_name), num_heads), shape)
+    return ProjectorTensor(DecoderTensor(gguf_name, stored, scales.of(stored, module), num_heads), shape)
 
 
 def _check_shape(tensor: ProjectorTensor, expected: dict[str, tuple[int, ...]]) -> None:
@@ -86,15 +88,13 @@ def _check_shape(tensor: ProjectorTensor, expected: dict[str, tuple[int, ...]]) 
         )
 
 
-def _img_break(
-    checkpoint: Checkpoint, params: VisionParams, by_name: dict[str, StoredTensor], token: int
-) -> ProjectorTensor:
+def _img_break(checkpoint: Checkpoint, params: VisionParams, scales: WeightScales, token: int) -> ProjectorTensor:
     """The row of [IMG_BREAK] in the text embedding: libmtmd puts it behind each row of patches but the last."""
-    modules = [name.removesuffix(".weight") for name in by_name if name.endswith(".weight")]
+    modules = [name.removesuffix(".weight") for name in scales.by_name if name.endswith(".weight")]
     module = next((module for module in modules if gguf_module(checkpoint.layout, module) == _EMBEDDING), None)
     if module is None:
         raise CheckpointError(str(checkpoint.folder), "no shard holds the embedding, which has the row of [IMG_BREAK]")
-    stored = by_name[f"{module}.weight"]
+    stored = scales.by_name[f"{module}.weight"]
     if len(stored.shape) != 2 or stored.shape[1] != params.n_embd_text or token >= stored.shape[0]:
         raise CheckpointError(
             str(stored.path), f"expected rows of {params.n_embd_text} with number {token}, found {list(stored.shape)}",
@@ -102,7 +102,9 @@ def _img_break(
         )  # fmt: skip
     row_bytes = stored.num_bytes // stored.shape[0]
     row = replace(stored, shape=(params.n_embd_text,), offset=stored.offset + token * row_bytes, num_bytes=row_bytes)
-    source = DecoderTensor(IMG_BREAK, row, weight_scale(stored, module, by_name), 0)
+    scale = scales.of(stored, module)
+    scale = scale.of_row(token) if isinstance(scale, BlockScales) else scale
+    source = DecoderTensor(IMG_BREAK, row, scale, 0)
     return ProjectorTensor(source, row.shape)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
@@ -60,6 +60,8 @@ _TENSOR_TYPES = {
         "Q3_K", "IQ3_S", "IQ3_XXS", "Q2_K", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S", "TQ2_0", "TQ1_0",
     )
 }  # fmt: skip
+_MANY_QUERIES = 4
+"""Query heads per KV head from which libllama gives attn_v more bits."""
 _NEEDS_IMPORTANCE = {_TENSOR_TYPES[name] for name in ("IQ3_XXS", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S")}
 """llama.cpp refuses to write these without an importance matrix, except in the embedding and the output matrix."""
 
@@ -114,7 +116,9 @@ def assign_types(
         ARCHITECTURE, params.n_embd, params.n_ff, params.num_layers, params.n_head, params.n_head_kv, params.head_dim
     )
     tensors = [(tensor.gguf_name, tensor.shape) for tensor in decoder.tensors]
-    types = quant.assign_types(model, tensors, FTYPES[quant_name], _overrides(decoder, rules))
+    ruled = _overrides(decoder, rules)
+    overrides = ruled if imatrix is None else _with_importance(params, decoder, quant_name, ruled) | ruled
+    types = quant.assign_types(model, tensors, FTYPES[quant_name], overrides)
     for (name, shape), kind in zip(tensors, types, strict=True):
         _check(name, shape, kind, quant_name, imatrix)
     return types
@@ -132,6 +136,33 @@ def _overrides(decoder: Decoder, rules: Sequence[TensorRule]) -> dict[str, int]:
         for name in matching:
             overrides.setdefault(name, rule.ggml_type)
     return overrides
+
+
+def _with_importance(
+    params: Hyperparameters, decoder: Decoder, quant_name: str, ruled: Mapping[str, int]
+) -> dict[str, int]:
+    """Where a mix differs with an importance matrix: what libllama says when it is asked alone knows of none.
+
+    The four places of its rules that look at a matrix, for a model without experts. Layers are counted as libllama
+    does, without those that a rule took out of the mix.
+    """
+    downs = [
+        name
+        for tensor in decoder.tensors
+        if (name := tensor.gguf_name).endswith(".ffn_down.weight") and name not in ruled
+    ]
+    own = _TENSOR_TYPES.get(quant_name, 0)
+    if quant_name in ("IQ4_NL", "IQ4_XS"):
+        return dict.fromkeys(downs, own)
+    if quant_name in ("Q4_0", "Q5_0"):
+        num_early = params.num_layers // 8
+        early = _TENSOR_TYPES[quant_name.replace("_0", "_1")]
+        return dict.fromkeys(downs, own) | dict.fromkeys(downs[:num_early], early)
+    if quant_name == "IQ3_XXS":
+        values = [tensor.gguf_name for tensor in decoder.tensors if tensor.gguf_name.endswith(".attn_v.weight")]
+        is_wide = params.n_head // params.n_head_kv < _MANY_QUERIES
+        return dict.fromkeys(downs + (values if is_wide else []), own)
+    return {}
 
 
 def _check(name: str, shape: tuple[int, ...], kind: int, quant_name: str, imatrix: Imatrix | None) -> None:

@@ -24,6 +24,7 @@ from mm35local.native import quant
 from quantize.decoder import Decoder, DecoderTensor
 from quantize.fp8 import scaled_table
 from quantize.output import Output
+from quantize.scales import FP8, BlockScales
 
 _BLOCK_ELEMENTS = 1 << 20
 _BLOCKS_PER_THREAD = 3
@@ -39,7 +40,7 @@ class Block:
     index: int
     tensor: DecoderTensor
     table: NDArray[np.float32] | None
-    """Decodes FP8, the tensor's scale included."""
+    """Decodes FP8, the scale of the whole tensor included."""
     outputs: Sequence[Output]
     """Those that lack this tensor."""
     first_row: int
@@ -159,7 +160,7 @@ def _finish_oldest(in_flight: deque[tuple[Block, Future[_Encoded]]], booking: _B
 def blocks(tensors: Sequence[tuple[int, DecoderTensor]], outputs: Sequence[Output] = ()) -> Iterator[Block]:
     """Tensors in the order they lie on disk; blocks of permuted ones hold whole heads."""
     for index, tensor in sorted(tensors, key=lambda item: (item[1].stored.path, item[1].stored.offset)):
-        table = scaled_table(tensor.scale) if tensor.stored.dtype == "F8_E4M3" else None
+        table = _table(tensor) if tensor.stored.dtype == FP8 else None
         lacking = [output for output in outputs if output.needs(index)]
         step = max(1, _BLOCK_ELEMENTS // tensor.row_length)
         if tensor.num_heads:
@@ -169,11 +170,17 @@ def blocks(tensors: Sequence[tuple[int, DecoderTensor]], outputs: Sequence[Outpu
             yield Block(index, tensor, table, lacking, first_row, min(step, tensor.num_rows - first_row))
 
 
+def _table(tensor: DecoderTensor) -> NDArray[np.float32]:
+    return scaled_table(1.0 if isinstance(tensor.scale, BlockScales) else tensor.scale)
+
+
 def read_rows(block: Block, reader: ShardReader) -> NDArray[np.float32]:
     """[num_rows, row_length] float32, heads interleaved where llama.cpp wants it. Raises CheckpointError."""
     tensor = block.tensor
     raw = reader.read(tensor, block.first_row * block.source_row_bytes, block.num_bytes)
     rows = decode(raw, tensor.stored.dtype, block.table).reshape(block.num_rows, tensor.row_length)
+    if isinstance(tensor.scale, BlockScales):
+        tensor.scale.apply(rows, block.first_row)
     if not np.isfinite(rows).all():
         raise CheckpointError(str(tensor.stored.path), "it holds NaN or infinite weights", tensor=tensor.stored.name)
     if tensor.num_heads:

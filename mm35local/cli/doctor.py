@@ -18,7 +18,6 @@ from mm35local import paths
 from mm35local.cli.options import Json, settings
 from mm35local.errors import GIB, Mm35Error, ModelFileError
 
-_REINSTALL = 'CMAKE_ARGS="-DGGML_CUDA=ON -DGGML_RPC=ON" pip install --force-reinstall --no-cache-dir --no-binary :all:'
 _GOOD_FREE_BYTES, _LEAST_FREE_BYTES = 150 * 10**9, 10**9
 _GOOD_NUM_FILES = 1024
 _HUB_SECONDS = 3.0
@@ -59,7 +58,7 @@ def doctor(
 
 def examine(*, is_offline: bool) -> Iterator[Check]:
     """Every check in turn."""
-    steps: list[Callable[[], Iterator[Check]]] = [_build, _disk, _model_files, _port, _file_limit]
+    steps: list[Callable[[], Iterator[Check]]] = [_build, _cpu, _disk, _model_files, _port, _file_limit]
     for step in steps if is_offline else [*steps, _hub]:
         try:
             yield from step()
@@ -75,7 +74,7 @@ def _build() -> Iterator[Check]:
     machine = detect_machine()
     llama = f"llama-cpp-python {version('llama-cpp-python')}"
     if machine.num_unusable_gpus:
-        cure = f"{_REINSTALL} llama-cpp-python=={version('llama-cpp-python')}"
+        cure = _reinstall(with_cuda=True)
         yield Check("build", Status.FAIL, f"{llama} without CUDA, {machine.num_unusable_gpus} GPU unused", cure)
     else:
         yield from _cuda()
@@ -89,6 +88,28 @@ def _build() -> Iterator[Check]:
     if not machine.gpus and not machine.num_unusable_gpus:
         yield Check("gpu", Status.WARN, "no NVIDIA GPU that a driver shows: models run on the CPU")
     yield Check("ram", Status.OK, f"{machine.ram_free_bytes / GIB:.1f} GiB free for models")
+
+
+def _reinstall(*, with_cuda: bool, flags: str = "") -> str:
+    """The line that builds this version of llama-cpp-python again, and nothing else."""
+    from importlib.metadata import version
+
+    cmake = "-DGGML_CUDA=ON -DGGML_RPC=ON" if with_cuda else "-DGGML_RPC=ON"
+    compiler = f'CXXFLAGS="{flags}" ' if flags else ""
+    pip = "pip install --force-reinstall --no-deps --no-cache-dir --no-binary llama-cpp-python"
+    return f'{compiler}CMAKE_ARGS="{cmake}" {pip} llama-cpp-python=={version("llama-cpp-python")}'
+
+
+def _cpu() -> Iterator[Check]:
+    from mm35local.engine.cpu_kernels import COMPILER_FLAGS, extra_buffers_work
+    from mm35local.models.gpus import has_backend_library
+
+    if extra_buffers_work(paths.cpu_kernels_file()):
+        yield Check("cpu", Status.OK, "the kernels for repacked weights compute rightly")
+    else:
+        cure = _reinstall(with_cuda=has_backend_library("ggml-cuda"), flags=COMPILER_FLAGS)
+        found = "the kernels for repacked weights (AMX) fail in this build and stay unused: slower prompts on the CPU"
+        yield Check("cpu", Status.WARN, found, cure)
 
 
 def _cuda() -> Iterator[Check]:

@@ -93,6 +93,7 @@ def _projector(model: str, mmproj: Path | None) -> Path | None:
 
 
 def _wish(ctx: int | None, kv: str | None, split: str | None, projector: Path | None, draft: Path | None) -> Wish:
+    from mm35local.models.draft import read_draft
     from mm35local.models.plan import Wish
     from mm35local.models.split import Split
 
@@ -103,7 +104,7 @@ def _wish(ctx: int | None, kv: str | None, split: str | None, projector: Path | 
         kv_type=kv,
         split=Split(split) if split else None,
         mmproj_bytes=projector.stat().st_size if projector else 0,
-        draft_bytes=draft.stat().st_size if draft else 0,
+        draft=read_draft(draft) if draft else None,
     )
 
 

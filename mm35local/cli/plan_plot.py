@@ -49,6 +49,7 @@ def draw(file: Path, name: str, geometries: Mapping[str, Geometry], machine: Mac
 
 def _total_bytes(geometry: Geometry, machine: Machine, wish: Wish, n_ctx: int) -> int:
     from mm35local.models import memory
+    from mm35local.models.draft import draft_bytes
     from mm35local.models.plan import gpu_load
     from mm35local.models.split import allowed_splits
 
@@ -59,6 +60,7 @@ def _total_bytes(geometry: Geometry, machine: Machine, wish: Wish, n_ctx: int) -
     if not machine.gpus:
         n_seq = memory.num_sequences(wish.num_slots)
         compute = memory.compute_bytes(geometry.shape, kv_type, n_ctx, wish.n_batch, n_seq=n_seq)
+        compute += draft_bytes(wish.draft, n_ctx, wish.n_batch, wish.num_slots)
         return geometry.num_bytes + kv + compute + memory.HOST_RESERVE_BYTES
     weights = sum(geometry.layer_bytes) + geometry.head_bytes
     return weights + kv + load.device_bytes * len(machine.gpus) + load.main_bytes

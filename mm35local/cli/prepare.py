@@ -94,7 +94,8 @@ def endpoints(settings: Settings) -> tuple[str, ...]:
 
 
 def wish_of(settings: Settings, projector: Projector | None = None) -> Wish:
-    """The part of the settings that the planner reads."""
+    """The part of the settings that the planner reads. Raises ModelFileError if the draft model is none."""
+    from mm35local.models.draft import read_draft
     from mm35local.models.plan import Wish
     from mm35local.models.split import Split
 
@@ -103,7 +104,7 @@ def wish_of(settings: Settings, projector: Projector | None = None) -> Wish:
         kv_type=settings.kv,
         split=Split(settings.split) if settings.split else None,
         use_gpu=settings.gpu,
-        draft_bytes=settings.draft.stat().st_size if settings.draft else 0,
+        draft=read_draft(settings.draft) if settings.draft else None,
         num_slots=settings.parallel,
         flash_attention=settings.flash_attention,
         mmproj_bytes=projector.num_bytes if projector else 0,

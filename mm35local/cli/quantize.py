@@ -56,10 +56,12 @@ def quantize(
     """
     from mm35local import paths
     from quantize.convert import Options
+    from quantize.source import fetch_source
     from quantize.split import parse_split_size
 
     folder = out or paths.models_dir()
     options = Options(tuple(tensor_type or ()), imatrix, parse_split_size(split_max_size) if split_max_size else None)
+    checkpoint = fetch_source(checkpoint)
     if plan:
         show_plan(checkpoint, folder, to or [], options, threads or 0, as_json)
         return

@@ -7,7 +7,10 @@ from typing import Annotated
 
 import typer
 
-Checkpoint = Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="Folder with the weights, HF or native layout.")]
+Checkpoint = Annotated[
+    Path,
+    typer.Argument(metavar="CHECKPOINT", help="Folder with the weights, HF or native layout, or ORG/NAME on the hub."),
+]
 To = Annotated[
     list[str] | None, typer.Option("--to", metavar="QUANT", help="Q4_K_M, Q5_K_M, Q8_0, ...; may be repeated.")
 ]

@@ -213,6 +213,7 @@ class EngineCore:
     def _preempt(self, request: Request) -> None:
         """Back to the queue; its tokens are its prompt then, and its sampler stays where it was."""
         self._release(request)
+        self._speculator.close(request.request_id)
         bisect.insort(self._waiting, request, key=lambda waiting: waiting.arrival)
 
     def _room_for_drafts(self, chunks: Sequence[Chunk]) -> int:

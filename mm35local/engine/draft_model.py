@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mm35local.engine.cpu_kernels import use_extra_buffers
 from mm35local.engine.request import Request
 from mm35local.engine.speculation import Draft
 from mm35local.engine.threads import default_threads
@@ -43,7 +44,8 @@ class DraftModel:
         self, library: Library, path: Path, target: Model, *, n_ctx: int, num_slots: int, n_batch: int, on_gpu: bool
     ) -> None:
         """Raises LoadFailed, also where the vocabularies differ in size; differing texts are only logged."""
-        self._model = Model(library, path, Placing(_ALL_LAYERS if on_gpu else 0))
+        placing = Placing(_ALL_LAYERS if on_gpu else 0, use_extra_buffers=use_extra_buffers())
+        self._model = Model(library, path, placing)
         threads = default_threads()
         try:
             self._check_vocabulary(target)

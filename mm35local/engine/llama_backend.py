@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from mm35local.engine.api import EngineConfig
 from mm35local.engine.backend import Chunk
+from mm35local.engine.cpu_kernels import use_extra_buffers
 from mm35local.engine.images import PlacedImage
 from mm35local.engine.logprobs import LogprobsReader
 from mm35local.engine.threads import default_threads
@@ -242,7 +243,13 @@ def num_sequences(num_slots: int) -> int:
 
 def _placing(config: EngineConfig) -> Placing:
     return Placing(
-        config.n_gpu_layers, config.split, config.tensor_split, config.main_gpu, config.overrides, config.rpc
+        config.n_gpu_layers,
+        config.split,
+        config.tensor_split,
+        config.main_gpu,
+        config.overrides,
+        config.rpc,
+        use_extra_buffers=use_extra_buffers(),
     )
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from mm35local.errors import GIB, DoesNotFit, UsageError
 from mm35local.models import memory
+from mm35local.models.draft import draft_bytes
 from mm35local.models.geometry import Geometry
 from mm35local.models.gpus import Gpu, Machine
 from mm35local.models.memory import CELL_STEP, padded_cells
@@ -40,7 +41,8 @@ class Wish:
     flash_attention: bool = True
     mmproj_bytes: int = 0
     """The vision stack's file; its largest image is added."""
-    draft_bytes: int = 0
+    draft: Geometry | None = None
+    """A small model that guesses ahead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,8 @@ class Plan:
     decode_full: float
     """Tokens/s of one stream, with empty and with full cells; 0: not known."""
     prefill: float
+    draft_ram_bytes: int = 0
+    """A draft model lives where the large one does; 0 when that is on cards."""
 
     @property
     def n_gpu_layers(self) -> int:
@@ -94,7 +98,8 @@ class Plan:
     def ram_bytes(self) -> int:
         """RAM of the engine's process; mapped weights of layers that went to a card are not counted."""
         if not self.shares:
-            return self.ram_weight_bytes + self.ram_kv_bytes + self.compute_bytes + memory.HOST_RESERVE_BYTES
+            buffers = self.compute_bytes + self.draft_ram_bytes + memory.HOST_RESERVE_BYTES
+            return self.ram_weight_bytes + self.ram_kv_bytes + buffers
         embedding = self.geometry.embedding_bytes
         compute = self.compute_bytes if self.num_cpu_layers else 0
         return embedding + self.ram_weight_bytes + self.ram_kv_bytes + compute + memory.HOST_RESERVE_BYTES
@@ -238,7 +243,7 @@ def gpu_load(geometry: Geometry, wish: Wish, kv_type: str, n_ctx: int, split: Sp
     pool = memory.gpu_pool_bytes(shape, kv_type, n_ctx, wish.n_batch)
     vision = wish.mmproj_bytes + memory.LARGEST_IMAGE_BYTES if wish.mmproj_bytes else 0
     overhead = compute + pool + memory.CUDA_CONTEXT_BYTES + memory.GPU_RESERVE_BYTES
-    return Load(geometry, memory.kv_bytes(shape, kv_type, n_ctx), overhead, vision + wish.draft_bytes)
+    return Load(geometry, memory.kv_bytes(shape, kv_type, n_ctx), overhead, vision + _draft_bytes(wish, n_ctx))
 
 
 def _offloaded(geometry: Geometry, machine: Machine, wish: Wish, kv_type: str) -> Iterator[Plan]:
@@ -335,12 +340,17 @@ def _settle(
             num_threads=settled.machine.num_batch_threads,
             row_bytes=row_bytes,
         ),
+        0 if shares else _draft_bytes(wish, settled.n_ctx),
     )
 
 
 def _compute_bytes(geometry: Geometry, wish: Wish, kv_type: str, n_ctx: int) -> int:
     flash, n_seq = wish.flash_attention, memory.num_sequences(wish.num_slots)
     return memory.compute_bytes(geometry.shape, kv_type, n_ctx, wish.n_batch, flash_attention=flash, n_seq=n_seq)
+
+
+def _draft_bytes(wish: Wish, n_ctx: int) -> int:
+    return draft_bytes(wish.draft, n_ctx, wish.n_batch, wish.num_slots)
 
 
 def _rows(wish: Wish, n_ctx: int) -> int:
@@ -366,7 +376,7 @@ def _does_not_fit(geometry: Geometry, machine: Machine, wish: Wish) -> DoesNotFi
     else:
         weights, free, place = geometry.num_bytes, 0 if wish.use_gpu else machine.ram_free_bytes, "RAM"
         compute = _compute_bytes(geometry, wish, kv_type, n_ctx)
-        others = compute + memory.HOST_RESERVE_BYTES
+        others = compute + _draft_bytes(wish, n_ctx) + memory.HOST_RESERVE_BYTES
     sums = f"weights {weights / GIB:.1f} + KV {kv / GIB:.1f} ({n_ctx:,} tokens, {kv_type}) + buffers {others / GIB:.1f}"
     return DoesNotFit(
         geometry.name, weights + kv + others, free, f"{sums} GiB in {place}: choose a smaller quant, KV type or --ctx"

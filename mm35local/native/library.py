@@ -66,9 +66,3 @@ def version() -> str:
     system: bytes = llama_cpp.llama_print_system_info()
     name: bytes = llama_cpp.llama_version()
     return f"llama.cpp {name.decode()} ({system.decode().strip(' |')})"
-
-
-def computes_with_amx() -> bool:
-    """Would this build put weights into Intel's matrix tiles?"""
-    system: bytes = llama_cpp.llama_print_system_info()
-    return b"AMX_INT8 = 1" in system

@@ -12,7 +12,7 @@ from llama_cpp import llama_cpp
 
 from mm35local.errors import LoadFailed
 from mm35local.native.devices import devices, handles
-from mm35local.native.library import Library, computes_with_amx
+from mm35local.native.library import Library
 from mm35local.native.rpc import remote_devices
 
 ProgressCallback = Callable[[float], bool]
@@ -39,6 +39,9 @@ class Placing:
     overrides: tuple[tuple[str, float | str], ...] = ()
     rpc: tuple[str, ...] = ()
     """host:port of workers whose devices follow this machine's GPUs."""
+    use_extra_buffers: bool = False
+    """Repack weights for the CPU's own kernels, AMX tiles among them. Only where `engine.cpu_kernels` found them right:
+    a bad one ends the process."""
     use_mmap: bool = True
     is_dry: bool = False
     """Read the header only: tensors get no memory, so that a context tells its compute buffers and nothing else."""
@@ -146,9 +149,7 @@ class Model:
 def _model_params(placing: Placing) -> tuple[llama_cpp.llama_model_params, Sequence[object]]:
     """llama.cpp's parameters, and what must live until the model is loaded."""
     params = llama_cpp.llama_model_default_params()
-    # GCC 12 drops stores of ggml's tile configuration, and the first tile instruction ends the process; builds do not
-    # tell their compiler. The switch takes repacked weights along.
-    params.use_extra_bufts = not computes_with_amx()
+    params.use_extra_bufts = placing.use_extra_buffers
     params.n_gpu_layers = placing.n_gpu_layers
     params.split_mode = _SPLIT_MODES[placing.split]
     params.main_gpu = placing.main_gpu

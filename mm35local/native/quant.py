@@ -48,7 +48,7 @@ class _TensorOverride(ctypes.Structure):
     _fields_ = (("pattern", ctypes.c_char_p), ("type", ctypes.c_int))
 
 
-class _InitParams(ctypes.Structure):
+class InitParams(ctypes.Structure):
     _fields_ = (("mem_size", ctypes.c_size_t), ("mem_buffer", ctypes.c_void_p), ("no_alloc", ctypes.c_bool))
 
 
@@ -104,7 +104,7 @@ def _symbols() -> _Symbols:
         _function(llama, _QUANT_FREE, None, ptr),
         _function(llama, "llama_model_free", None, ptr),
         _function(ggml, "ggml_tensor_overhead", size),
-        _function(ggml, "ggml_init", ptr, _InitParams),
+        _function(ggml, "ggml_init", ptr, InitParams),
         _function(ggml, "ggml_free", None, ptr),
         _function(ggml, "ggml_new_tensor_2d", ptr, ptr, ctypes.c_int, i64, i64),
         _function(ggml, "ggml_set_name", ptr, ptr, text),
@@ -218,7 +218,7 @@ def _quant_state(shape: ModelShape, overrides: Mapping[str, int]) -> Iterator[in
 def _bare_tensors(tensors: Sequence[tuple[str, tuple[int, ...]]]) -> Iterator[list[int]]:
     """ggml tensors with names and shapes but no data; a vector is a matrix of one row."""
     symbols = _symbols()
-    context = symbols.context_new(_InitParams((len(tensors) + 1) * symbols.tensor_overhead(), None, True))
+    context = symbols.context_new(InitParams((len(tensors) + 1) * symbols.tensor_overhead(), None, True))
     try:
         bare = []
         for name, shape in tensors:

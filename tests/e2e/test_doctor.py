@@ -9,6 +9,7 @@ import pytest
 
 from mm35local import paths
 from mm35local.cli.app import run
+from mm35local.engine import cpu_kernels
 from mm35local.models import gpus
 from mm35local.models.gpus import Driver, Gpu
 
@@ -32,11 +33,23 @@ def found(capsys: pytest.CaptureFixture[str]) -> dict[str, list[dict[str, str]]]
 def test_a_healthy_machine(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["doctor", "--offline", "--json"]) == 0
     checks = found(capsys)
-    assert set(checks) >= {"build", "gpu", "ram", "disk", "model", "port", "files"}
+    assert set(checks) >= {"build", "cpu", "gpu", "ram", "disk", "model", "port", "files"}
     assert [check["status"] for check in checks["model"]] == ["ok"]
     installed = {path.name for path in Path(llama_cpp.__file__).parent.glob("lib/libggml-*.so")}
     backends = checks["build"][0]["found"].rpartition(": ")[2].split(", ")
     assert ("cuda" in backends, "rpc" in backends) == ("libggml-cuda.so" in installed, "libggml-rpc.so" in installed)
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_kernels_that_fail_come_with_the_line_that_builds_better_ones(
+    models: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, works: bool
+) -> None:
+    monkeypatch.setattr(cpu_kernels, "extra_buffers_work", lambda file: works)
+    assert run(["doctor", "--offline", "--json"]) == 0
+    (check,) = found(capsys)["cpu"]
+    assert check["status"] == ("ok" if works else "warn")
+    assert check["cure"].startswith('CXXFLAGS="-fno-tree-dse -fno-dse" CMAKE_ARGS=') is not works
+    assert check["cure"].endswith(f"llama-cpp-python=={llama_cpp.__version__}") is not works
 
 
 def test_a_damaged_file_fails(models: Path, smollm2_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -57,6 +70,7 @@ def test_cards_that_the_build_cannot_use(
     checks = found(capsys)
     assert checks["build"][0]["status"] == "fail"
     assert "-DGGML_CUDA=ON" in checks["build"][0]["cure"]
+    assert "--no-binary llama-cpp-python " in checks["build"][0]["cure"], "numpy need not be compiled"
     assert checks["driver"][0]["found"] == "NVIDIA 580.65, up to CUDA 13.0"
 
 

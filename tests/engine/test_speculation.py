@@ -26,8 +26,10 @@ class Oracle:
         self.error_rate = error_rate
         self._random = Random(seed)
         self.closed: list[int] = []
+        self.open: set[int] = set()
 
     def propose(self, requests: Sequence[Request], max_drafts: Sequence[int]) -> list[Draft]:
+        self.open.update(request.request_id for request in requests)
         return [Draft(self._guess(request, limit)) for request, limit in zip(requests, max_drafts, strict=True)]
 
     def _guess(self, request: Request, limit: int) -> tuple[int, ...]:
@@ -39,6 +41,7 @@ class Oracle:
 
     def close(self, request_id: int) -> None:
         self.closed.append(request_id)
+        self.open.discard(request_id)
 
 
 def speculating(run: Run, drafter: Oracle | NgramDrafter, max_draft: int = MAX_DRAFT) -> Run:
@@ -98,6 +101,20 @@ def test_right_guesses_save_steps_and_are_told() -> None:
     assert end.usage.num_accepted == end.usage.num_drafted > 40
     assert num_steps(run) < 20
     assert end.usage.num_accepted + num_steps(run) == 60 + 1, "each step but the prefill gives one token of its own"
+
+
+def test_a_preempted_request_gives_up_its_place_in_a_drafter() -> None:
+    """A small model has as many sequences as there are slots."""
+    oracle = Oracle()
+    run = speculating(Run(), oracle)
+    for number in range(2):
+        run.submit((5 + number, 6), LONG)
+    while run.core.has_work and 2 not in oracle.open:
+        run.step()
+    run.core._preempt(run.core._running[2])
+    assert 2 not in oracle.open
+    run.drain()
+    run.check()
 
 
 def test_several_sequences_guess_in_one_step() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from mm35local.engine import llama_backend
 from mm35local.errors import DoesNotFit, ModelFileError, UsageError
 from mm35local.models import memory
+from mm35local.models.draft import draft_bytes
 from mm35local.models.geometry import Geometry, from_header
 from mm35local.models.gguf_header import read_header
 from mm35local.models.gpus import Gpu, Machine, detect_machine
@@ -75,6 +77,19 @@ def test_little_ram_shortens_the_context_and_leaves_half() -> None:
 
 def test_a_gpu_that_is_too_small_leaves_it_to_ram() -> None:
     assert make_plan(TINY, Machine((Gpu("card", 1 << 20, 1 << 20),), 64 << 30)).n_gpu_layers == 0
+
+
+def test_a_draft_model_gets_its_weights_cells_and_buffer_where_the_model_lives() -> None:
+    needed = draft_bytes(TINY, 8192, 512, 8)
+    assert needed == 64 * 64 * 4 + 8192 * KV + compute_bytes(TINY_SHAPE, "f16", 8192, 512, n_seq=8)
+    with_draft, card = Wish(draft=TINY), Machine((Gpu("card", 80 << 30, 80 << 30),), 64 << 30)
+    assert make_plan(TINY, ram(64 << 30), with_draft).needed_bytes == needed_in_ram(8192) + needed
+    assert make_plan(TINY, card, with_draft).gpu_bytes == make_plan(TINY, card).gpu_bytes + needed
+    assert make_plan(TINY, card, with_draft).ram_bytes == make_plan(TINY, card).ram_bytes
+    free = needed_in_ram(8192) + needed - 1
+    with pytest.raises(DoesNotFit) as caught:
+        make_plan(TINY, ram(free), replace(with_draft, n_ctx=8192, kv_type="f16"))
+    assert caught.value.needed_bytes == free + 1
 
 
 def test_forcing_the_place() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from mm35local.errors import LoadFailed
 from mm35local.native.devices import devices
-from mm35local.native.library import Library, computes_with_amx, version
+from mm35local.native.library import Library, version
 from mm35local.native.model import Model
 
 
@@ -61,7 +61,3 @@ def test_version_and_devices_are_known() -> None:
     cpu = next(device for device in devices() if device.kind == "cpu")
     assert cpu.total_bytes >= cpu.free_bytes > 0
     assert cpu.description
-
-
-def test_amx_is_read_from_the_build() -> None:
-    assert computes_with_amx() == ("AMX_INT8 = 1" in version())

@@ -18,6 +18,7 @@ from quantize.convert import Options, convert, plan_conversion
 from quantize.decoder import Decoder
 from quantize.imatrix import read_imatrix
 from quantize.recipe import FTYPES
+from tests.pocket import PocketConfig, write_pocket
 from tests.quantize.gguf_tensors import read_tensors
 from tests.quantize.llama_probe import LlamaProbe
 
@@ -67,6 +68,32 @@ def test_both_formats_say_the_same(decoder: Decoder, columns: dict[str, NDArray[
         assert found.columns.keys() == columns.keys()
         for name, values in columns.items():
             np.testing.assert_array_equal(found.columns[name], values)
+
+
+@pytest.mark.parametrize("quant_name", ["IQ3_XXS", "IQ4_XS", "Q4_0"])
+def test_mixes_that_look_at_the_matrix_are_llama_cpps(llama: LlamaProbe, tmp_path: Path, quant_name: str) -> None:
+    """Eight layers, so that the first eighth of them is one."""
+    source = write_pocket(tmp_path / "pocket", config=PocketConfig(num_layers=8, n_ff=256, num_ranks=300))[0]
+    whole = convert(source, tmp_path, ["F32"]).files[0].path
+    ones = {
+        tensor.gguf_name: np.ones(tensor.row_length, np.float32)
+        for tensor in plan_conversion(source, tmp_path, ["F32"]).decoder.tensors
+        if len(tensor.shape) == 2
+    }
+    rule, theirs = r"blk\.[05]\.ffn_down", tmp_path / "theirs.gguf"
+    options = Options((f"{rule}=Q8_0",), _write_dat(tmp_path / "x.dat", ones))
+    ours = convert(source, tmp_path, [quant_name], options).files[0].path
+    code = llama.ask(
+        "quantize",
+        source=str(whole),
+        target=str(theirs),
+        ftype=FTYPES[quant_name],
+        overrides=[(rule, 8)],
+        imatrix={name: values.tolist() for name, values in ones.items()},
+    )
+    assert code == 0
+    assert read_tensors(ours) == read_tensors(theirs)
+    assert read_tensors(ours)["blk.1.ffn_down.weight"].type_name == quant_name.replace("Q4_0", "Q4_1")
 
 
 @pytest.mark.parametrize("quant_name", ["Q4_K_M", "IQ2_XS"])

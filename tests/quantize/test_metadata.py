@@ -18,6 +18,7 @@ _EXPECTED = {
     "general.license.name": "modified-mit",
     "general.license.link": "LICENSE",
     "general.quantized_by": "mm35local",
+    "mm35local.recipe": "--to Q5_K_M",
     "general.quantization_version": 2,
     "mm35local.version": mm35local.__version__,
     "mistral3.context_length": 262_144,

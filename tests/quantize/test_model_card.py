@@ -25,7 +25,9 @@ def test_without_a_card_the_folder_gives_the_name(tmp_path: Path) -> None:
     for folder in (plain, hub):
         folder.mkdir(parents=True)
     assert read_model_card(plain).name == "My-Model"
-    assert read_model_card(hub).name == "Mistral-Medium-3.5-128B"
+    found = read_model_card(hub)
+    assert (found.name, found.repo) == ("Mistral-Medium-3.5-128B", "mistralai/Mistral-Medium-3.5-128B")
+    assert (found.revision, read_model_card(plain).repo) == ("0123abc", "")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,11 @@
-"""Text that looks like markup, drives terminals, or stops half-way never breaks the chat, and is kept as it came."""
+"""Text that looks like markup, drives terminals, or stops half-way never breaks the chat, and is kept as it came.
+
+MM35_STRINGS=2000 streams so many through whole chats.
+"""
 
 from __future__ import annotations
+
+import os
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -23,6 +28,7 @@ PIECES = [
     *("字", "\u0301", "👩‍👩‍👧", "e\u0301", "\ufeff", "\u200b", "word", " "),
 ]
 PALETTE = Palette("#808080", "#808080", "#808080", "#808080", "#808080", is_dark=True)
+NUM_STRINGS = int(os.environ.get("MM35_STRINGS", "50"))
 HOSTILE = st.lists(st.sampled_from(PIECES), min_size=1, max_size=25)
 
 
@@ -30,8 +36,12 @@ def _script(pieces: list[str]) -> list[Step]:
     return [Think(pieces[0]), *map(Say, pieces), Finish()]
 
 
-@settings(max_examples=10, deadline=None)
-@given(st.lists(HOSTILE, min_size=5, max_size=5), st.sampled_from([(80, 24), (31, 9)]))
+NUM_ANSWERS = 10
+"""Of the strings, those that one chat streams."""
+
+
+@settings(max_examples=NUM_STRINGS // NUM_ANSWERS, deadline=None)
+@given(st.lists(HOSTILE, min_size=NUM_ANSWERS, max_size=NUM_ANSWERS), st.sampled_from([(80, 24), (31, 9)]))
 async def test_any_answer_is_shown_and_kept(answers: list[list[str]], size: tuple[int, int]) -> None:
     script = ChatScript(scripts=[_script(pieces) for pieces in answers])
     with ChatServer(script) as server:

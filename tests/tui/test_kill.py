@@ -1,4 +1,4 @@
-"""The chat killed in mid-answer, as a process on a terminal: what is lost, and whether one can go on.
+"""The chat killed in mid-answer, as a process on a terminal, and its server: what is lost, and whether one can go on.
 
 MM35_KILLS=20 does it more often than the default run.
 """
@@ -10,6 +10,7 @@ import os
 import pty
 import random
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -23,7 +24,8 @@ from mm35local.tui.client import ServerClient
 from mm35local.tui.options import ChatOptions
 from mm35local.tui.records import MessageState
 from mm35local.tui.session import ChatSession
-from tests.fakes.chat_server import ChatScript, ChatServer, Pause, Say, Step
+from tests.fakes.chat_server import DEMO, ChatScript, ChatServer, Pause, Say, Step
+from tests.tui.chat_pilot import open_chat
 from tests.tui.conftest import until
 from tests.tui.test_session import READY
 
@@ -110,3 +112,48 @@ async def _type_until_asked(server: ChatServer, terminal: int) -> None:
         os.write(terminal, b"go\r")
         with suppress(AssertionError):
             await until(lambda: server.script.requests, 2.0)
+
+
+async def test_a_killed_server_leaves_what_came_and_one_goes_on_with_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "history.sqlite3"
+    port = _free_port()
+    process = _serve(port)
+    async with open_chat(ChatOptions(f"http://127.0.0.1:{port}", history_path=path)) as chat:
+        await chat.ask("A tour, please.")
+        await until(lambda: "answering" in chat.status, 20)
+        process.kill()
+        process.wait()
+        await chat.answered()
+        asked, broken = chat.app.session.messages
+        assert broken.outcome.state is MessageState.FAILED
+        assert DEMO.startswith(broken.content)
+        assert broken.content
+        await until(lambda: chat.screen.banner.display)
+        with ChatServer(ChatScript(scripts=[[Say("Going on.")]]), port) as server:
+            await chat.ask("go on")
+            await chat.answered(2)
+            assert chat.app.session.messages[-1].content == "Going on."
+            assert [turn["content"] for turn in server.script.requests[0]["messages"]] == [
+                asked.content,
+                broken.content,
+                "go on",
+            ]
+            assert not chat.screen.banner.display
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        number: int = probe.getsockname()[1]
+        return number
+
+
+def _serve(port: int) -> subprocess.Popen[bytes]:
+    process = subprocess.Popen([sys.executable, "-m", "tests.fakes.chat_server", str(port)])
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return process
+        time.sleep(0.05)
+    process.kill()
+    raise AssertionError("the server did not start")
