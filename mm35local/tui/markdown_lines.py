@@ -198,12 +198,21 @@ class _Page(Markdown):
 
 def _harmless(token: Token) -> Token:
     """Links that are no web addresses become their text."""
+    if token.children:
+        token.children = [said for child in token.children for said in _in_place(child)]
     for child in token.children or ():
         if child.type == "link_open" and not is_web(str(child.attrs.get("href", ""))):
             child.attrs["href"] = ""
-        if child.type == "image":
-            child.attrs["src"] = str(child.attrs.get("src", "")) if is_web(str(child.attrs.get("src", ""))) else ""
     return token
+
+
+def _in_place(child: Token) -> list[Token]:
+    """An image as a link on its name: Rich would show it before the paragraph, and cut as much off the line."""
+    if child.type != "image":
+        return [child]
+    name = Token("text", "", 0, content=f"🌆 {child.content}")
+    address = Token("link_open", "a", 1, attrs={"href": child.attrs.get("src", "")})
+    return [address, name, Token("link_close", "a", -1)]
 
 
 def is_web(url: str) -> bool:

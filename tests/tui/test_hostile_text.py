@@ -106,9 +106,19 @@ def _spoken(source: str) -> str:
 
 @settings(max_examples=200)
 @given(st.lists(st.sampled_from(PIECES), max_size=30).map("".join).map(visible), st.integers(1, 100))
+@example("[/bold]```python\n![a](b)word", 24)
 def test_every_word_is_shown(text: str, width: int) -> None:
     shown = "".join(segment.text.strip() for line in layout(parse(text)[0], width, PALETTE) for segment in line)
     assert shown.count("word") >= _spoken(text).count("word")
+
+
+def test_an_image_stands_where_it_was_written() -> None:
+    text = "before ![a picture](https://example.org/a.png) after"
+    (line,) = layout(parse(text)[0], 100, PALETTE)
+    assert "".join(segment.text for segment in line).strip() == "before 🌆 a picture after"
+    assert {segment.style.link for segment in line if segment.style and segment.style.link} == {
+        "https://example.org/a.png"
+    }
 
 
 def test_a_link_opens_the_web_and_nothing_else() -> None:
