@@ -15,7 +15,7 @@ from itertools import dropwhile
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from rich.console import Console, ConsoleOptions, RenderResult
-from rich.markdown import BlockQuote, CodeBlock, Heading, ListItem, Markdown
+from rich.markdown import CodeBlock, Heading, Markdown
 from rich.segment import Segment
 from rich.style import Style
 from rich.syntax import Syntax
@@ -24,7 +24,7 @@ from textual.color import Color
 
 Line = list[Segment]
 _NARROWEST = 24
-"""Rich's nested lists need room; what is wider than the screen is cut there."""
+"""Cells for text at the inside of every list and quotation; what is then wider than the screen is cut there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ def layout(blocks: Iterable[Block], width: int, palette: Palette) -> list[Line]:
     """Lines of at most `width` cells, but for very narrow widths, where they are longer."""
     lines: list[Line] = []
     for block in blocks:
-        more = _block_lines(block, max(width, _NARROWEST), palette)
+        more = _block_lines(block, max(width, _NARROWEST + _deepest(block.tokens)), palette)
         if lines and more:
             lines.append([])
         lines += more
@@ -109,6 +109,21 @@ def _block_lines(block: Block, width: int, palette: Palette) -> list[Line]:
     while lines and _is_empty(lines[-1]):
         lines.pop()
     return list(dropwhile(_is_empty, lines))
+
+
+def _deepest(tokens: Iterable[Token]) -> int:
+    """The most cells that Rich sets a text in from the left: without them it would cut what is nested deeply."""
+    deepest = 0
+    indents = [0]
+    for token in tokens:
+        if token.type in ("bullet_list_open", "ordered_list_open", "blockquote_open"):
+            # "999. ", and a digit more where counting on needs it
+            number = len(str(token.attrs.get("start", 1))) + 3 if token.type == "ordered_list_open" else 4
+            indents.append(indents[-1] + number)
+        elif token.type in ("bullet_list_close", "ordered_list_close", "blockquote_close"):
+            indents.pop()
+        deepest = max(deepest, indents[-1])
+    return deepest
 
 
 def _is_empty(line: Line) -> bool:
@@ -160,32 +175,12 @@ class _Code(CodeBlock):
         yield Syntax(code, self.lexer_name, theme=self.theme, word_wrap=True, padding=1, background_color=self.ground)
 
 
-def _roomy(options: ConsoleOptions) -> ConsoleOptions:
-    """Lists in lists in lists would leave no cell for the text: from here on lines are longer than the screen."""
-    return options.update(width=max(options.max_width, _NARROWEST))
-
-
-class _Item(ListItem):
-    def render_bullet(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield from super().render_bullet(console, _roomy(options))
-
-    def render_number(self, console: Console, options: ConsoleOptions, number: int, last_number: int) -> RenderResult:
-        yield from super().render_number(console, _roomy(options), number, last_number)
-
-
-class _Quote(BlockQuote):
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield from super().__rich_console__(console, _roomy(options))
-
-
 class _Page(Markdown):
     elements = {  # noqa: RUF012
         **Markdown.elements,
         "heading_open": _Left,
         "fence": _Code,
         "code_block": _Code,
-        "list_item_open": _Item,
-        "blockquote_open": _Quote,
     }
 
     def __init__(self, tokens: Sequence[Token], palette: Palette) -> None:

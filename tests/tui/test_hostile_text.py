@@ -107,6 +107,7 @@ def _spoken(source: str) -> str:
 @settings(max_examples=200)
 @given(st.lists(st.sampled_from(PIECES), max_size=30).map("".join).map(visible), st.integers(1, 100))
 @example("[/bold]```python\n![a](b)word", 24)
+@example("999999999. 999999999. word", 24)
 def test_every_word_is_shown(text: str, width: int) -> None:
     shown = "".join(segment.text.strip() for line in layout(parse(text)[0], width, PALETTE) for segment in line)
     assert shown.count("word") >= _spoken(text).count("word")
