@@ -63,7 +63,13 @@ class _Page(App[None]):
     CSS = "Screen { overflow: hidden; } MarkdownView { height: auto; }"
 
     def compose(self) -> ComposeResult:
-        yield MarkdownView()
+        yield _Restless()
+
+
+class _Restless(MarkdownView):
+    """Lays out at every word, so that no state on the way is passed over."""
+
+    REST = 0.0
 
 
 NUM_STRINGS, NUM_EACH = 2000, 40

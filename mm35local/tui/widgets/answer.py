@@ -78,6 +78,8 @@ class Answer(Turn):
         said, self._num_content = reply.content.since(self._num_content)
         if said:
             self._body.add(said)
+        else:
+            self._body.catch_up()
         self._calls.tell(reply.tool_calls)
 
     def toggle_thinking(self) -> None:

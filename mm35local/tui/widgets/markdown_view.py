@@ -1,9 +1,12 @@
 """Markdown of a model, laid out block by block as it comes: lines, not widgets, so that an answer costs kilobytes.
 
-Invariant: blocks before the last one are laid out once for a width; adding text touches only what may still change.
+Invariant: blocks before the last one are laid out once for a width; adding text touches only what may still change,
+and however long the last block is, laying it out takes no more than a share of the time.
 """
 
 from __future__ import annotations
+
+import time
 
 from rich.style import Style
 from textual.events import Click
@@ -13,12 +16,16 @@ from textual.strip import Strip
 from textual.theme import Theme
 from textual.widget import Widget
 
+from mm35local.tui.growing_fence import GrowingFence
 from mm35local.tui.markdown_lines import Block, Line, Palette, is_web, layout, parse
 from mm35local.tui.plain_text import visible
 
 
 class MarkdownView(Widget):
-    """`add` takes text as it comes from the model; `settle` says that it is whole."""
+    """`add` takes text as it comes from the model, `catch_up` shows what has come; `settle` says that it is whole."""
+
+    REST = 6.0
+    """Seconds without laying out, for each second that it took: a long list would keep a core busy."""
 
     def __init__(self, text: str = "") -> None:
         super().__init__()
@@ -32,6 +39,10 @@ class MarkdownView(Widget):
         """The lines on the screen; those of finished blocks stay the same objects. A Strip would be ten times larger:
         it is made when a line is painted."""
         self._num_sealed_lines = 0
+        self._fence = GrowingFence()
+        self._is_growing = False
+        self._is_behind = False
+        self._rests_until = 0.0
         self._palette: Palette | None = None
         self._ground: Style | None = None
 
@@ -50,12 +61,20 @@ class MarkdownView(Widget):
 
     def add(self, text: str) -> None:
         self._source += visible(text)
-        if self._width:
+        self._is_growing = self._is_behind = True
+        self.catch_up()
+
+    def catch_up(self) -> None:
+        """Lay out what was added, unless the last time took so long that it still rests."""
+        if self._is_behind and self._width and time.monotonic() >= self._rests_until:
+            began = time.monotonic()
             self._lay_out_tail()
+            self._rests_until = time.monotonic() + self.REST * (time.monotonic() - began)
             self.refresh(layout=True)
 
     def update(self, text: str) -> None:
         self._source = visible(text)
+        self._is_growing = False
         self._forget()
         self.refresh(layout=True)
 
@@ -66,9 +85,14 @@ class MarkdownView(Widget):
         """
         blocks, has_references = parse(self._source)
         shown = self._sealed + [block.place for block in self._tail_blocks()]
+        self._is_growing = False
         if has_references or [block.place for block in blocks] != shown:
             self._forget()
-            self.refresh(layout=True)
+        elif self._width and (self._is_behind or self._fence.is_patched):
+            self._lay_out_tail()
+        else:
+            return
+        self.refresh(layout=True)
 
     # --- layout ---
 
@@ -90,6 +114,7 @@ class MarkdownView(Widget):
         """Begin again from the whole source."""
         self._sealed, self._tail_line = [], 0
         self.laid_out, self._num_sealed_lines = [], 0
+        self._fence = GrowingFence()
 
     def _tail_blocks(self) -> list[Block]:
         """What may still change, with lines of the whole source."""
@@ -99,18 +124,24 @@ class MarkdownView(Widget):
         return [Block(block.kind, block.first_line + line, block.end_line + line, block.tokens) for block in blocks]
 
     def _lay_out_tail(self) -> None:
+        self._is_behind = False
         blocks = self._tail_blocks()
         del self.laid_out[self._num_sealed_lines :]
         if not blocks:
             return
         *done, last = blocks
-        self._append(done)
+        is_growing_fence = self._is_growing and last.kind == "fence"
+        if done or not is_growing_fence:
+            self._fence = GrowingFence()
+        self._append(layout(done, self._width, self._colours()))
         self._sealed += [block.place for block in done]
         self._num_sealed_lines, self._tail_line = len(self.laid_out), last.first_line
-        self._append([last])
+        if is_growing_fence:
+            self._append(self._fence.lines(last, self._width, self._colours()))
+        else:
+            self._append(layout([last], self._width, self._colours()))
 
-    def _append(self, blocks: list[Block]) -> None:
-        lines = layout(blocks, self._width, self._colours())
+    def _append(self, lines: list[Line]) -> None:
         if lines and self.laid_out:
             self.laid_out.append([])
         self.laid_out += lines
