@@ -8,7 +8,8 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -44,6 +45,18 @@ def estimate(decoder: Decoder, outputs: Sequence[PlannedOutput], num_threads: in
         peak_bytes(num_threads, len(outputs)),
         _core_seconds(decoder, outputs) / num_threads,
         num_threads,
+    )
+
+
+def together(parts: Sequence[Estimate], folder: Path) -> Estimate:
+    """Of conversions into `folder`, one after another. Raises ConversionError if all of them have too little room."""
+    needed_bytes = sum(part.needed_bytes for part in parts)
+    check_space(existing_folder(folder), needed_bytes)
+    return replace(
+        parts[0],
+        needed_bytes=needed_bytes,
+        peak_bytes=max(part.peak_bytes for part in parts),
+        seconds=sum(part.seconds for part in parts),
     )
 
 

@@ -63,7 +63,7 @@ def quantize(
     options = Options(tuple(tensor_type or ()), imatrix, parse_split_size(split_max_size) if split_max_size else None)
     checkpoint = fetch_source(checkpoint)
     if plan:
-        show_plan(checkpoint, folder, to or [], options, threads or 0, as_json)
+        show_plan(checkpoint, folder, to or [], mmproj, options, threads or 0, as_json)
         return
     files: list[ConvertedFile] = []
     num_skipped = 0

@@ -13,24 +13,30 @@ from mm35local.errors import GIB
 
 if TYPE_CHECKING:
     from quantize.convert import Options
+    from quantize.decoder import Decoder
+    from quantize.output import PlannedOutput
 
 
 def show_plan(
-    checkpoint: Path, folder: Path, quants: Sequence[str], options: Options, num_threads: int, as_json: bool
+    checkpoint: Path,
+    folder: Path,
+    quants: Sequence[str],
+    mmproj: str | None,
+    options: Options,
+    num_threads: int,
+    as_json: bool,
 ) -> None:
     """Raises what the conversion would raise before its first byte, too little disk included."""
-    from quantize.convert import plan_conversion
-    from quantize.estimate import estimate
+    from quantize.estimate import estimate, together
 
-    plan = plan_conversion(checkpoint, folder, quants, options)
-    for warning in plan.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
-    needs = estimate(plan.decoder, plan.outputs, num_threads)
-    files = [(file.path, file.layout.num_bytes) for output in plan.outputs for file in output.files]
+    jobs = _jobs(checkpoint, folder, quants, mmproj, options)
+    needs = together([estimate(decoder, outputs, num_threads) for decoder, outputs in jobs], folder)
+    files = [(file.path, file.layout.num_bytes) for _, outputs in jobs for output in outputs for file in output.files]
+    source_bytes = sum(decoder.source_bytes for decoder, _ in jobs)
     if as_json:
         facts = {
             "files": [{"path": str(path), "bytes": num_bytes} for path, num_bytes in files],
-            "source_bytes": plan.decoder.source_bytes,
+            "source_bytes": source_bytes,
             "needed_bytes": needs.needed_bytes,
             "free_bytes": needs.free_bytes,
             "peak_bytes": needs.peak_bytes,
@@ -43,6 +49,26 @@ def show_plan(
     print(f"disk: {needs.needed_bytes / GIB:.1f} GiB needed, {needs.free_bytes / GIB:.1f} GiB free")
     print(f"memory: {needs.peak_bytes / GIB:.2f} GiB for blocks in flight on {needs.num_threads} cores")
     print(f"time: {needs.seconds / 60:.1f} minutes if the disk keeps up")
+
+
+def _jobs(
+    checkpoint: Path, folder: Path, quants: Sequence[str], mmproj: str | None, options: Options
+) -> list[tuple[Decoder, Sequence[PlannedOutput]]]:
+    """(what is read, what is written), first the vision part; warnings go to stderr."""
+    from quantize.checkpoint import open_checkpoint
+    from quantize.convert import plan_conversion
+    from quantize.vision import plan_mmproj
+
+    jobs: list[tuple[Decoder, Sequence[PlannedOutput]]] = []
+    if mmproj:
+        projector, tensors = plan_mmproj(open_checkpoint(checkpoint), folder, mmproj)
+        jobs.append((tensors, (projector,)))
+    if quants or not mmproj:
+        plan = plan_conversion(checkpoint, folder, quants, options)
+        for warning in plan.warnings:
+            print(f"warning: {warning}", file=sys.stderr)
+        jobs.append((plan.decoder, plan.outputs))
+    return jobs
 
 
 def prove(checkpoint: Path, folder: Path, quants: Sequence[str], options: Options, num_threads: int) -> None:

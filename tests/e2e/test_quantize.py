@@ -58,3 +58,18 @@ def test_an_unknown_quant_lists_the_known(pocket_checkpoint: Path, tmp_path: Pat
     assert done.returncode == 2
     assert "Q9" in done.stderr
     assert "Q4_K_M" in done.stderr
+
+
+def test_a_plan_counts_the_projector_and_writes_nothing(pocket_checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    arguments = ("quantize", str(pocket_checkpoint / "hf"), "--to", "Q8_0", "--mmproj", "f16", "-o", str(out))
+    planned = json.loads(mm35(*arguments, "--plan", "--json").stdout)
+    assert not out.exists()
+    done = mm35(*arguments, "--verify", "--json")
+    assert done.returncode == 0, done.stderr
+    made = {file["path"]: file["bytes"] for file in json.loads(done.stdout)}
+    assert {file["path"]: file["bytes"] for file in planned["files"]} == made
+    assert len(made) == 2
+    assert planned["needed_bytes"] == sum(made.values())
+    assert "worst ten" in done.stderr
+    assert list(out.glob("*.report.json"))
