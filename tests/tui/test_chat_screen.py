@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from textual.events import Paste
+from textual.events import Key, Paste
 from textual.widgets import OptionList
 
 from mm35local.errors import UsageError
@@ -302,8 +302,9 @@ async def test_what_is_typed_beside_the_prompt_goes_into_it(server: ChatServer) 
         assert chat.prompt.has_focus
         await chat.pilot.press("shift+tab")
         assert isinstance(chat.app.focused, Answer)
-        await chat.pilot.press("s", "e", "[")
-        assert chat.prompt.text == "se["
+        for key in ("s", "e", "["):
+            chat.app.post_message(Key(key, key))
+        await until(lambda: chat.prompt.text == "se[")
         await chat.pilot.press("shift+tab")
         chat.app.post_message(Paste("pasted"))
         await until(lambda: chat.prompt.text == "se[pasted")

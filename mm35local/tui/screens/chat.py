@@ -128,12 +128,13 @@ class ChatScreen(ChatCommands):
     def on_key(self, event: Key) -> None:
         """Whatever has the keyboard, a letter that is no key of its own is written in the prompt."""
         if event.is_printable and event.character and event.key not in self.active_bindings:
-            self.prompt.focus()
+            # At once: `focus` waits its turn, and the next letter of a burst would still act on the message.
+            self.set_focus(self.prompt)
             self.prompt.insert(event.character)
             event.stop()
 
     def on_paste(self, event: Paste) -> None:
-        self.prompt.focus()
+        self.set_focus(self.prompt)
         self.prompt.post_message(event)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
