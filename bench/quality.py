@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,7 @@ from tests.pocket.training.released import RELEASE
 
 REFERENCE = "BF16"
 QUANTS = (REFERENCE, "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "IQ4_XS")
+_BY_BITS = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M")
 DOCUMENT = Path(__file__).parents[1] / "docs" / "quality.md"
 _N_CTX = 6144
 _NUM_ROWS = 64
@@ -229,6 +231,21 @@ def _write(
     Console().print(Markdown(text))
 
 
+def _order(divergences: dict[str, Divergence]) -> list[str]:
+    """A sentence for each pair of neighbours whose means stand against the number of their bits."""
+    lines = []
+    for better, worse in pairwise(_BY_BITS):
+        one, other = divergences[better], divergences[worse]
+        if one.kl.mean > other.kl.mean:
+            sigma = (one.kl.mean - other.kl.mean) / np.hypot(one.kl.error, other.kl.error)
+            tail = f"99th percentiles are {one.kl_p99:.5f} and {other.kl_p99:.5f}"
+            lines += [
+                f"The mean of {better} lies above that of {worse} by {sigma:.1f} standard errors; their {tail}.",
+                "",
+            ]
+    return lines
+
+
 def _document(
     divergences: dict[str, Divergence], passed: dict[str, Counter[str]], asked: Counter[str], sizes: dict[str, int]
 ) -> str:
@@ -249,6 +266,7 @@ def _document(
         lines.append(f"| {quant} | {sizes[quant] / 1e6:.2f} | {perplexity} | {d.kl} | {d.kl_p99:.5f} | {d.agreement} |")
     lines += [
         "",
+        *_order(divergences),
         "Answers that are right, greedy, through the engine, images through the F16 projector:",
         "",
         f"| family | asked | {' | '.join(passed)} |",

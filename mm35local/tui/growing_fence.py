@@ -39,7 +39,7 @@ class GrowingFence:
 
 
 def _seam(code: Sequence[str], end: int, start: int) -> int:
-    """At or before `end`, behind a line that is not empty: empty ones at the end of a block are not shown. 0 for none."""
+    """At or before `end`, behind a line with text: a block does not show the empty ones at its end. 0 for none."""
     return next((place for place in range(end, start, -1) if code[place - 1].strip()), 0)
 
 
