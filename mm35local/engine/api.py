@@ -201,6 +201,10 @@ class CellUse:
 
     num_used: int = 0
     num_held: int = 0
+    num_spared: int = 0
+    """Cells that there would be more if sequences did not share their beginnings."""
+    store_bytes: int = 0
+    """Of states on disk, those that are being written among them."""
 
 
 RequestEvent = Started | Progress | Tokens | Finished | Failed

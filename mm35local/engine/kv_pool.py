@@ -34,6 +34,15 @@ class KvPool:
     def num_used_cells(self) -> int:
         return self._cache.cells.num_used
 
+    @property
+    def num_spared_cells(self) -> int:
+        """That sequences do not need because they share."""
+        return sum(map(self._cache.num_tokens, range(self._num_sequences))) - self.num_used_cells
+
+    @property
+    def store_bytes(self) -> int:
+        return self._store.num_disk_bytes if self._store else 0
+
     def find(self, tokens: Int32Array) -> Hit:
         """The longest beginning of a prompt that is in the cells."""
         return self._cache.find(tokens)

@@ -122,6 +122,8 @@ class _Gauges(Collector):
         yield GaugeMetricFamily("mm35_kv_cells", "KV cells in all.", n_ctx)
         yield GaugeMetricFamily("mm35_kv_cells_used", "Those with something in them.", status.cells.num_used)
         yield GaugeMetricFamily("mm35_kv_cells_running", "Those that answers under way hold.", status.cells.num_held)
+        yield GaugeMetricFamily("mm35_kv_cells_spared", "Those that sharing saves.", status.cells.num_spared)
+        yield GaugeMetricFamily("mm35_kv_store_bytes", "KV states kept on disk.", status.cells.store_bytes)
         yield GaugeMetricFamily("mm35_ready", "1 when the model is loaded.", status.info is not None)
         yield GaugeMetricFamily("mm35_engine_restarts", "Times the engine's process died.", status.num_restarts)
 

@@ -29,6 +29,7 @@ from mm35local.server.sampling import MAX_CHOICES, NumLogprobs, SamplingFields, 
 from mm35local.server.security import read_body
 from mm35local.server.service import Service
 from mm35local.server.sse import COMMENT, DONE, frame
+from mm35local.server.stopwatch import Stopwatch
 from mm35local.server.unsupported import refuse_unsupported
 from mm35local.server.verbatim import NO_CONVERSATION, Parts, Verbatim, continued, filled
 
@@ -89,7 +90,9 @@ async def completions(request: Request) -> Response:
         for each in with_own_seeds(turn, asked.n or 1)
     ]
     wants_usage = asked.stream_options is not None and asked.stream_options.include_usage
-    writer = CompletionWriter(service.model.id, num_choices=asked.n or 1, wants_usage=wants_usage)
+    writer = CompletionWriter(
+        service.model.id, num_choices=asked.n or 1, num_answers=len(choices), wants_usage=wants_usage
+    )
     return await respond(request, choices, writer, streams=bool(asked.stream))
 
 
@@ -98,28 +101,31 @@ class CompletionWriter:
 
     ping = COMMENT
 
-    def __init__(self, model: str, *, num_choices: int, wants_usage: bool) -> None:
+    def __init__(self, model: str, *, num_choices: int, num_answers: int, wants_usage: bool) -> None:
+        """`num_choices` answers to each prompt, `num_answers` in all."""
         self._num_choices = num_choices
         self._head = {"id": f"cmpl-{secrets.token_hex(12)}", "object": "text_completion", "created": int(time.time())}
         self._head["model"] = model
         self._wants_usage = wants_usage
+        self._watches = [Stopwatch() for _ in range(num_answers)]
         self._scores: defaultdict[int, PendingScores] = defaultdict(PendingScores)
         self._num_told: defaultdict[int, int] = defaultdict(int)
         self._dones: dict[int, Done] = {}
 
     def take(self, index: int, event: TurnEvent) -> Iterator[bytes]:
+        self._watches[index].feed(event)
         self._scores[index].feed(event)
         if isinstance(event, TextDelta):
             yield self._chunk(index, event.text, None)
         elif isinstance(event, Done):
             self._dones[index] = event
-            yield self._chunk(index, "", event.finish_reason.value)
+            yield self._chunk(index, "", event.finish_reason.value, timings=self._watches[index].timings())
 
-    def _chunk(self, index: int, text: str, finish_reason: str | None) -> bytes:
+    def _chunk(self, index: int, text: str, finish_reason: str | None, **more: Any) -> bytes:
         tokens = self._scores[index].take()
         logprobs = completion_logprobs(tokens, self._num_told[index])
         self._num_told[index] += num_characters(tokens)
-        return frame({**self._head, "choices": [_choice(index, text, finish_reason, logprobs)]})
+        return frame({**self._head, "choices": [_choice(index, text, finish_reason, logprobs)], **more})
 
     def whole(self) -> dict[str, Any]:
         dones = sorted(self._dones.items())
@@ -127,7 +133,7 @@ class CompletionWriter:
             _choice(index, done.text, done.finish_reason.value, completion_logprobs(self._scores[index].all))
             for index, done in dones
         ]
-        return {**self._head, "choices": choices, "usage": self._usage()}
+        return {**self._head, "choices": choices, "usage": self._usage(), "timings": self._watches[0].timings()}
 
     def end(self) -> bytes:
         return (frame({**self._head, "choices": [], "usage": self._usage()}) if self._wants_usage else b"") + DONE

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mm35local.engine.api import Cancel, Failed, Finished, Progress, RequestEvent, Started, Submit, Tokens
+from mm35local.engine.api import Cancel, CellUse, Failed, Finished, Progress, RequestEvent, Started, Submit, Tokens
 from mm35local.engine.backend import ABORTED, NO_CELLS
 from mm35local.engine.core import EngineCore
 from mm35local.errors import ContextLengthExceeded, DecodeFailed, EngineOverloaded, RequestError
@@ -168,6 +168,7 @@ def test_a_new_chat_shares_its_beginning_and_cuts_nobody() -> None:
     run.drain()
     assert sorted(len(cells) for cells in run.backend.cells if cells) == [3, 24]
     assert run.core.num_used_cells == 26, "they share the first"
+    assert run.core.cell_use == CellUse(num_used=26, num_held=0, num_spared=1)
 
 
 def test_cached_sequences_give_way_oldest_first() -> None:

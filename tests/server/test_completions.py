@@ -26,6 +26,7 @@ async def test_a_text_is_continued_as_it_stands(here: Here) -> None:
     assert body["object"] == "text_completion"
     assert body["choices"] == [{"index": 0, "text": ANSWER, "logprobs": None, "finish_reason": "stop"}]
     assert body["usage"]["completion_tokens"] == len(ANSWER.encode())
+    assert (body["timings"]["prompt_n"], body["timings"]["predicted_n"]) == (15, len(ANSWER.encode()))
     assert prompts(here) == [chatml_ids("<|im_end|> Once")]
 
 

@@ -107,7 +107,11 @@ def _of_items(items: Sequence[tuple[str, str, str]]) -> Told:
 Read = Callable[[Any], Told]
 WIRES: Mapping[str, tuple[Callable[[], Writer], Read, Read]] = {
     "chat": (lambda: ChatWriter("m"), chat, chat_whole),
-    "completions": (lambda: CompletionWriter("m", num_choices=1, wants_usage=False), completion, completion_whole),
+    "completions": (
+        lambda: CompletionWriter("m", num_choices=1, num_answers=1, wants_usage=False),
+        completion,
+        completion_whole,
+    ),
     "messages": (lambda: MessagesWriter("m"), messages, messages_whole),
     "responses": (lambda: ResponsesWriter("m", {}), responses, responses_whole),
 }

@@ -113,7 +113,7 @@ async def test_metrics_count_what_was_answered() -> None:
     async with running(engine) as here:
         await here.chat()
         await here.chat("x" * 5000)
-        engine.state = replace(engine.state, cells=CellUse(300))
+        engine.state = replace(engine.state, cells=CellUse(300, 0, 40, 5000))
         page = await here.client.get("/metrics")
     assert page.headers["content-type"].startswith("text/plain")
     values = {
@@ -130,4 +130,5 @@ async def test_metrics_count_what_was_answered() -> None:
     assert values["mm35_time_to_first_token_seconds_count",] == 1
     assert (values["mm35_requests_running",], values["mm35_requests_waiting",]) == (0, 0)
     assert (values["mm35_kv_cells",], values["mm35_kv_cells_used",], values["mm35_kv_cells_running",]) == (1024, 300, 0)
+    assert (values["mm35_kv_cells_spared",], values["mm35_kv_store_bytes",]) == (40, 5000)
     assert (values["mm35_slots",], values["mm35_ready",]) == (4, 1)
