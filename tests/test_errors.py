@@ -15,6 +15,7 @@ SAMPLES = [
     errors.ModelFileError("f.gguf", "cut short", "", 12),
     errors.DownloadError("what", "do"),
     errors.DoesNotFit("m", 3 << 30, 2 << 30),
+    errors.GpuLost(1, 3, "GPU is lost"),
     errors.CheckpointError("f.safetensors", "broken", "", "w"),
     errors.ConversionError("what", "do"),
     errors.RequestError("what", "field", "code", "do"),
