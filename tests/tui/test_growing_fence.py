@@ -27,6 +27,10 @@ def test_a_fence_that_grows_reads_like_the_whole_one(code: list[str], step: int,
         assert _texts(fence.lines(block, width, PALETTE)) == _texts(layout([block], width, PALETTE))
 
 
+_MOST_CPU_SECONDS = 6.0
+"""Half a second here; laid out whole at each line it is more than twenty."""
+
+
 class _Page(App[None]):
     CSS = "Screen { overflow: hidden; } MarkdownView { height: auto; }"
 
@@ -44,13 +48,12 @@ async def test_a_long_block_leaves_the_chat_time_and_is_whole_in_the_end() -> No
         for head, line in kinds:
             view.update(head)
             laying_out = 0.0
-            started = time.monotonic()
             for _ in range(600):
                 before = time.process_time()
                 view.add(line)
                 laying_out += time.process_time() - before
                 await pilot.pause(0.001)
-            assert laying_out < (time.monotonic() - started) / 3
+            assert laying_out < _MOST_CPU_SECONDS
             view.settle()
             shown = view.lines
             view.update(view.source)
