@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
@@ -14,6 +16,10 @@ from mm35local.models.catalog import load_catalog
 from mm35local.models.download import download, locate
 from quantize.convert import convert
 from tests.pocket import write_pocket
+
+if TYPE_CHECKING:
+    from mm35local.native.library import Library
+    from mm35local.native.model import Model
 
 os.environ.setdefault("MM35_KV_STORE_SIZE", "0")  # a test that finds what an earlier run computed proves nothing
 
@@ -53,3 +59,22 @@ def pytest_unconfigure() -> None:
     for name in ("outnull_file", "errnull_file"):
         if utils is not None:
             getattr(utils, name).close()
+
+
+@pytest.fixture(scope="module")
+def library() -> Iterator[Library]:
+    from mm35local.native.library import Library
+
+    library = Library(lambda line: None)
+    yield library
+    library.close()
+
+
+@pytest.fixture(scope="module")
+def smollm2(library: Library, smollm2_path: Path) -> Iterator[Model]:
+    """The real model, loaded in this process."""
+    from mm35local.native.model import Model
+
+    model = Model(library, smollm2_path)
+    yield model
+    model.close()

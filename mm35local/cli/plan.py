@@ -52,7 +52,7 @@ def plan(
     ] = None,
 ) -> None:
     """Will it fit, and how fast? A table to decide from, and the command for the best row."""
-    from mm35local.cli.plan_report import print_report, to_json
+    from mm35local.cli.plan_report import Report, print_report, to_json
     from mm35local.models.fit import choose, list_options
 
     projector = _projector(model, mmproj)
@@ -70,10 +70,11 @@ def plan(
         from mm35local.cli.plan_plot import draw
 
         draw(plot, name, geometries, machine, wish)
+    report = Report(model, name, machine, options, chosen, goal, projector, is_stated=gpus is not None)
     if as_json:
-        print(json.dumps(to_json(name, model, machine, options, chosen, goal, projector), indent=2))
+        print(json.dumps(to_json(report), indent=2))
         return
-    print_report(model, machine, options, chosen, goal, projector, is_stated=gpus is not None)
+    print_report(report)
 
 
 def _projector(model: str, mmproj: Path | None) -> Path | None:

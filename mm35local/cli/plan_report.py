@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,31 +21,39 @@ _BAR_CELLS = 10
 _FULL, _EMPTY = "█", "░"
 
 
-def print_report(
-    model: str,
-    machine: Machine,
-    options: Sequence[Option],
-    chosen: Option,
-    goal: Goal,
-    projector: Path | None = None,
-    *,
-    is_stated: bool,
-) -> None:
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What there is to tell."""
+
+    model: str
+    """As it was asked for: a catalog name, or a file's path."""
+    name: str
+    machine: Machine
+    options: Sequence[Option]
+    chosen: Option
+    goal: Goal
+    projector: Path | None
+    """The vision part that room is kept for."""
+    is_stated: bool
+    """The machine is not this one."""
+
+
+def print_report(report: Report) -> None:
     from rich.console import Console
     from rich.markup import escape
 
     console = Console(highlight=False)
-    console.print(f"[bold]{escape(model)}[/] on {describe(machine)}", soft_wrap=True)
+    console.print(f"[bold]{escape(report.model)}[/] on {describe(report.machine)}", soft_wrap=True)
     console.print()
-    console.print(_table(options, chosen))
+    console.print(_table(report.options, report.chosen))
     console.print()
-    console.print(" ".join(sentences(chosen, goal)), width=min(console.width, 80))
-    if projector:
-        console.print(f"Room is kept for its vision part, {escape(projector.name)}.", soft_wrap=True)
+    console.print(" ".join(sentences(report.chosen, report.goal)), width=min(console.width, 80))
+    if report.projector:
+        console.print(f"Room is kept for its vision part, {escape(report.projector.name)}.", soft_wrap=True)
     console.print()
-    if is_stated:
+    if report.is_stated:
         console.print("[dim]On such a machine:[/]")
-    console.print(f"  {command(model, chosen)}", soft_wrap=True, markup=False)
+    console.print(f"  {command(report.model, report.chosen)}", soft_wrap=True, markup=False)
 
 
 def describe(machine: Machine) -> str:
@@ -163,30 +172,23 @@ def _rounded(number: float) -> int:
     return int(round(number, 2 - digits)) if digits > 2 else round(number)
 
 
-def to_json(
-    name: str,
-    model: str,
-    machine: Machine,
-    options: Sequence[Option],
-    chosen: Option,
-    goal: Goal,
-    projector: Path | None = None,
-) -> dict[str, Any]:
+def to_json(report: Report) -> dict[str, Any]:
     """docs/plan.md has every field."""
     return {
-        "model": name,
-        "fit": str(goal),
+        "model": report.name,
+        "fit": str(report.goal),
         "machine": {
             "gpus": [
-                {"name": gpu.name, "total_bytes": gpu.total_bytes, "free_bytes": gpu.free_bytes} for gpu in machine.gpus
+                {"name": gpu.name, "total_bytes": gpu.total_bytes, "free_bytes": gpu.free_bytes}
+                for gpu in report.machine.gpus
             ],
-            "ram_free_bytes": machine.ram_free_bytes,
+            "ram_free_bytes": report.machine.ram_free_bytes,
         },
-        "chosen": options.index(chosen),
-        "reason": sentences(chosen, goal),
-        "command": command(model, chosen),
-        "mmproj": str(projector) if projector else None,
-        "options": [_option_json(option) for option in options],
+        "chosen": report.options.index(report.chosen),
+        "reason": sentences(report.chosen, report.goal),
+        "command": command(report.model, report.chosen),
+        "mmproj": str(report.projector) if report.projector else None,
+        "options": [_option_json(option) for option in report.options],
     }
 
 

@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.clients import turns
-from tests.e2e.serving import Server, mm35, serving
-from tests.pocket.training.released import RELEASE
+from tests.e2e.serving import Server, serving
 
 ROOT = Path(__file__).parents[2]
 OTHERS = str(ROOT / ".venv" / "clients" / "bin" / "python")
@@ -23,16 +22,8 @@ NODE = Path(__file__).parent / "clients" / "node" / "openai_node.mjs"
 
 
 @pytest.fixture(scope="module")
-def gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("trained")
-    done = mm35("quantize", str(RELEASE), "--to", "Q8_0", "--mmproj", "f16", "-o", str(out))
-    assert done.returncode == 0, done.stderr
-    return next(path for path in out.glob("*.gguf") if "mmproj" not in path.name)
-
-
-@pytest.fixture(scope="module")
-def server(gguf: Path) -> Iterator[Server]:
-    with serving("--model", str(gguf), "--ctx", "8192", log=gguf.with_name("server.log")) as server:
+def server(seeing_gguf: Path) -> Iterator[Server]:
+    with serving("--model", str(seeing_gguf), "--ctx", "8192", log=seeing_gguf.with_name("server.log")) as server:
         yield server
 
 
@@ -57,9 +48,9 @@ def test_a_python_client(server: Server, interpreter: str, client: str) -> None:
 
 
 @pytest.mark.clients
-def test_mistral_s_client(gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mistral_s_client(seeing_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MM35_THINKING_FIELD", "content")
-    with serving("--model", str(gguf), "--ctx", "8192", log=gguf.with_name("mistral.log")) as server:
+    with serving("--model", str(seeing_gguf), "--ctx", "8192", log=seeing_gguf.with_name("mistral.log")) as server:
         check(OTHERS, "-m", "tests.e2e.clients.mistralai_python", server.url)
 
 

@@ -21,6 +21,7 @@ def test_the_table_at_80_columns(capsys: pytest.CaptureFixture[str], monkeypatch
     assert "mm35 serve --model mistral-medium-3.5:Q4_K_M --ctx 52992 --kv q8_0" in out
     assert "weights 68.9 + KV 9.5 + buffers 1.3 GiB of 79.6" in " ".join(out.split())
     assert "Estimate, not a measurement" in " ".join(out.split())
+    assert "On such a machine:" in out
     table = [line for line in out.splitlines() if "q8_0" in line or "f16" in line]
     assert len(table) >= 12
     assert all(len(line) <= 80 for line in out.splitlines() if "mm35 serve" not in line)

@@ -14,23 +14,14 @@ from tests.e2e.serving import Server, free_port, mm35, serving
 from tests.fakes.pictures import data_url, png
 from tests.pocket.training.case import Case
 from tests.pocket.training.families import held_out_cases
-from tests.pocket.training.released import RELEASE
 
 QUESTION = "What colour is this?"
 RED, BLUE = (220, 30, 30), (30, 30, 220)
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("seeing")
-    done = mm35("quantize", str(RELEASE), "--to", "Q8_0", "--mmproj", "q8_0", "-o", str(out))
-    assert done.returncode == 0, done.stderr
-    return next(path for path in out.glob("*.gguf") if "mmproj" not in path.name)
-
-
-@pytest.fixture(scope="module")
-def server(model: Path) -> Iterator[Server]:
-    with serving("--model", str(model), "--ctx", "8192", log=model.with_suffix(".log")) as server:
+def server(seeing_gguf: Path) -> Iterator[Server]:
+    with serving("--model", str(seeing_gguf), "--ctx", "8192", log=seeing_gguf.with_suffix(".log")) as server:
         yield server
 
 
@@ -101,9 +92,9 @@ def test_two_images_in_one_turn(server: Server) -> None:
     assert num_tokens > 2 * 20
 
 
-def test_without_the_vision_part_images_are_refused(model: Path, tmp_path: Path) -> None:
+def test_without_the_vision_part_images_are_refused(seeing_gguf: Path, tmp_path: Path) -> None:
     blind = tmp_path / "blind.gguf"
-    blind.symlink_to(model)
+    blind.symlink_to(seeing_gguf)
     with serving("--model", str(blind), "--ctx", "1024", log=tmp_path / "log") as server:
         body = {"messages": messages(RED)}
         answer = httpx.post(f"{server.url}/chat/completions", json=body, timeout=30)
@@ -111,9 +102,9 @@ def test_without_the_vision_part_images_are_refused(model: Path, tmp_path: Path)
         assert answer.json()["error"]["code"] == "no_vision"
 
 
-def test_another_models_vision_part_is_refused_by_name(model: Path, smollm2_path: Path) -> None:
-    mmproj = next(model.parent.glob("*mmproj*.gguf"))
-    for flags in (("--model", str(smollm2_path), "--mmproj", str(mmproj)), ("-m", str(model), "--mmproj", str(model))):
-        done = mm35("serve", "--port", str(free_port()), *flags)
+def test_another_models_vision_part_is_refused_by_name(seeing_gguf: Path, smollm2_path: Path) -> None:
+    mmproj = next(seeing_gguf.parent.glob("*mmproj*.gguf"))
+    for model, vision in ((smollm2_path, mmproj), (seeing_gguf, seeing_gguf)):
+        done = mm35("serve", "--port", str(free_port()), "--model", str(model), "--mmproj", str(vision))
         assert done.returncode == 1
         assert "name the mmproj file that was made with the model" in done.stderr

@@ -28,17 +28,8 @@ GREEDY = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True)
 
 
 @pytest.fixture(scope="module")
-def library() -> Iterator[Library]:
-    library = Library(lambda line: None)
-    yield library
-    library.close()
-
-
-@pytest.fixture(scope="module")
-def target(library: Library, smollm2_path: Path) -> Iterator[Model]:
-    model = Model(library, smollm2_path)
-    yield model
-    model.close()
+def target(smollm2: Model) -> Model:
+    return smollm2
 
 
 @pytest.fixture

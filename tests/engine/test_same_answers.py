@@ -46,13 +46,6 @@ Answer = tuple[list[int], list[TokenLogprobs]]
 
 
 @pytest.fixture(scope="module")
-def library() -> Iterator[Library]:
-    library = Library(lambda line: None)
-    yield library
-    library.close()
-
-
-@pytest.fixture(scope="module")
 def backend(library: Library, smollm2_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LlamaBackend]:
     log = tmp_path_factory.mktemp("log") / "engine.log"
     config = EngineConfig(smollm2_path, log, n_ctx=N_CTX, num_slots=4, n_batch=N_BATCH)

@@ -22,17 +22,8 @@ GREEDY = SamplingParams(temperature=0)
 
 
 @pytest.fixture(scope="module")
-def library() -> Iterator[Library]:
-    library = Library(lambda line: None)
-    yield library
-    library.close()
-
-
-@pytest.fixture(scope="module")
-def model(library: Library, smollm2_path: Path) -> Iterator[Model]:
-    model = Model(library, smollm2_path)
-    yield model
-    model.close()
+def model(smollm2: Model) -> Model:
+    return smollm2
 
 
 @pytest.fixture

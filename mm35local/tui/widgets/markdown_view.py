@@ -118,9 +118,8 @@ class MarkdownView(Widget):
 
     def _tail_blocks(self) -> list[Block]:
         """What may still change, with lines of the whole source."""
-        tail = "\n".join(self._source.split("\n")[self._tail_line :])
         line = self._tail_line
-        blocks = parse(tail)[0] if self._tail_line else parse(self._source)[0]
+        blocks, _ = parse("\n".join(self._source.split("\n")[line:]))
         return [Block(block.kind, block.first_line + line, block.end_line + line, block.tokens) for block in blocks]
 
     def _lay_out_tail(self) -> None:
