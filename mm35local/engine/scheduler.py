@@ -81,8 +81,15 @@ def _hand_out(requests: Collection[Request], n_batch: int, prompt_budget: Callab
 
 
 def _is_burst(streams: Collection[Request], prompts: Collection[Request], n_batch: int) -> bool:
-    """Did every answer begin while one of these prompts, no longer than a batch, was waiting beside it?"""
-    short = (request for request in prompts if request.num_wanted <= n_batch and not request.num_generated)
+    """Did every answer begin while one of these prompts, no longer than a batch, was waiting beside it?
+
+    Its whole length counts, not what is left of it: the end of a long prompt is no short one.
+    """
+    short = (
+        request
+        for request in prompts
+        if request.num_prompt_tokens - request.num_cached <= n_batch and not request.num_generated
+    )
     oldest = min((request.arrival for request in short), default=None)
     return oldest is not None and all(not stream.num_generated or oldest <= stream.last_peer for stream in streams)
 

@@ -129,6 +129,15 @@ def test_an_answer_does_not_wait_for_prompts_that_came_later_nor_for_long_ones()
         assert [(chunk.request_id, len(chunk.token_ids)) for chunk in plan.chunks] == [(1, 1), (prompt.request_id, 5)]
 
 
+def test_the_end_of_a_long_prompt_is_no_short_one() -> None:
+    for num_left in (60, 25, 2):
+        streams = [make_stream(number, last_peer=9) for number in (2, 3)]
+        long = make_request(1, 600, 600 - num_left)
+        plan = schedule([long, *streams], n_batch=40, n_ctx=10_000, num_held=num_held, prompt_budget=lambda _n: 5)
+        given = [(chunk.request_id, len(chunk.token_ids)) for chunk in plan.chunks]
+        assert given == [(2, 1), (3, 1), (1, min(5, num_left - 1))]
+
+
 def test_one_older_answer_keeps_all_of_them_going() -> None:
     requests = [make_stream(1, last_peer=1), make_stream(2, last_peer=3), make_request(3, 30, 0)]
     plan = schedule(requests, n_batch=40, n_ctx=10_000, num_held=num_held, prompt_budget=lambda _n: 5)
