@@ -63,15 +63,8 @@ def chat(
 
     With -p: exit code 0 once the answer is there, 1 for an error, 2 for wrong usage, 130 if it was interrupted.
     """
-    if effort not in (None, "none", "high"):
-        raise UsageError(f"--effort {effort}: the model knows none and high", "leave it out for none")
-    if web and prompt is not None:
-        raise UsageError("--web and -p exclude each other", "-p answers on stdout")
     is_piped = prompt is not None or not (web or is_tab or sys.stdin.isatty())
-    if as_json and not is_piped:
-        raise UsageError("--json prints one answer's events", 'add the question: mm35 chat --json -p "..."')
-    if image and not is_piped:
-        raise UsageError("--image goes with -p", "in the terminal chat, @ and /attach send images")
+    _check(web, prompt, effort, is_piped, as_json, bool(image))
     from mm35local import paths
     from mm35local.tui.options import ChatOptions
 
@@ -92,6 +85,18 @@ def chat(
     if web:
         return _web(options)
     return _run(question, options, as_json, image or [], is_tab)
+
+
+def _check(web: bool, prompt: str | None, effort: str | None, is_piped: bool, as_json: bool, has_images: bool) -> None:
+    """Raises UsageError for options that do not go together."""
+    if effort not in (None, "none", "high"):
+        raise UsageError(f"--effort {effort}: the model knows none and high", "leave it out for none")
+    if web and prompt is not None:
+        raise UsageError("--web and -p exclude each other", "-p answers on stdout")
+    if as_json and not is_piped:
+        raise UsageError("--json prints one answer's events", 'add the question: mm35 chat --json -p "..."')
+    if has_images and not is_piped:
+        raise UsageError("--image goes with -p", "in the terminal chat, @ and /attach send images")
 
 
 def preferred(options: ChatOptions, kept: ChatSettings, given: Mapping[str, Any]) -> ChatOptions:
