@@ -8,7 +8,7 @@ export CMAKE_ARGS ?= -DGGML_RPC=ON
 KEEP_STORES := -fno-tree-dse -fno-dse
 export CXXFLAGS += $(shell printf '' | $(CXX) -Werror $(KEEP_STORES) -x c++ -fsyntax-only - 2>/dev/null && echo '$(KEEP_STORES)')
 
-.PHONY: chat serve test check static format clients fuzz fuzz-files clean help
+.PHONY: chat serve test check static format clients web fuzz fuzz-files clean help
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -41,6 +41,8 @@ format: $(VENV)/.dev ## rewrite in the house format
 clients: $(VENV)/.clients ## the real clients of five makers against the trained miniature; needs Node 20
 	$(BIN)/python -m pytest -m clients tests/e2e/test_clients.py
 
+web: $(VENV)/.dev ## the chat in headless Chromium, answered by the small model; needs Chromium
+	$(BIN)/python -m pytest -m web tests/e2e/test_web.py
 
 fuzz: $(VENV)/.dev ## 5,000 requests made from our own OpenAPI page
 	$(BIN)/python -m tests.e2e.fuzz_http

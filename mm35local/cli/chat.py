@@ -41,6 +41,7 @@ def chat(
         list[Path] | None, typer.Option(metavar="FILE", help="Send an image along with -p, repeatable.")
     ] = None,
     web: Annotated[bool, typer.Option("--web", help="The chat in a browser, on this machine only.")] = False,
+    is_tab: Annotated[bool, typer.Option("--web-tab", hidden=True)] = False,
     as_json: Json = False,
     system: Annotated[
         str | None, typer.Option(metavar="TEXT", help="The system prompt.", rich_help_panel=_ANSWER)
@@ -62,20 +63,13 @@ def chat(
 
     With -p: exit code 0 once the answer is there, 1 for an error, 2 for wrong usage, 130 if it was interrupted.
     """
-    if effort not in (None, "none", "high"):
-        raise UsageError(f"--effort {effort}: the model knows none and high", "leave it out for none")
-    is_piped = prompt is not None or not sys.stdin.isatty()
-    if as_json and not is_piped:
-        raise UsageError("--json prints one answer's events", 'add the question: mm35 chat --json -p "..."')
-    if image and not is_piped:
-        raise UsageError("--image goes with -p", "in the terminal chat, @ and /attach send images")
+    is_piped = prompt is not None or not (web or is_tab or sys.stdin.isatty())
+    _check(web, prompt, effort, is_piped, as_json, bool(image))
     from mm35local import paths
     from mm35local.tui.options import ChatOptions
 
-    if web:
-        return _web()
     wish = settings(model=model, api_key=api_key, ctx=ctx, threads=threads, gpu=gpu)
-    question = _question(prompt)
+    question = _question(prompt) if is_piped else None
     launch, reason = (None, None) if url else _launch(wish)
     options = ChatOptions(
         url=url or f"http://{wish.host}:{wish.port}",
@@ -87,7 +81,22 @@ def chat(
         reason=reason,
     )
     given = {"system": system, "effort": effort, "temperature": temperature, "max_tokens": max_tokens}
-    return _run(question, preferred(options, wish.chat, given), as_json, image or [])
+    options = preferred(options, wish.chat, given)
+    if web:
+        return _web(options)
+    return _run(question, options, as_json, image or [], is_tab)
+
+
+def _check(web: bool, prompt: str | None, effort: str | None, is_piped: bool, as_json: bool, has_images: bool) -> None:
+    """Raises UsageError for options that do not go together."""
+    if effort not in (None, "none", "high"):
+        raise UsageError(f"--effort {effort}: the model knows none and high", "leave it out for none")
+    if web and prompt is not None:
+        raise UsageError("--web and -p exclude each other", "-p answers on stdout")
+    if as_json and not is_piped:
+        raise UsageError("--json prints one answer's events", 'add the question: mm35 chat --json -p "..."')
+    if has_images and not is_piped:
+        raise UsageError("--image goes with -p", "in the terminal chat, @ and /attach send images")
 
 
 def preferred(options: ChatOptions, kept: ChatSettings, given: Mapping[str, Any]) -> ChatOptions:
@@ -98,19 +107,20 @@ def preferred(options: ChatOptions, kept: ChatSettings, given: Mapping[str, Any]
     return replace(options, **chosen, theme=kept.theme, presets=kept.presets)
 
 
-def _web() -> int:
-    """The same command line without --web, once for each browser tab."""
+def _web(options: ChatOptions) -> int:
+    """The same command line without --web, once for each browser tab, with the server that this process minds."""
     from mm35local.tui.web import serve_web
 
     arguments = [argument for argument in sys.argv[1:] if argument != "--web"]
-    return serve_web([sys.executable, "-m", "mm35local", *arguments], _any_free_port("127.0.0.1"))
+    command = [sys.executable, "-m", "mm35local", *arguments, "--web-tab", "--url", options.address]
+    return serve_web(command, options)
 
 
-def _run(question: str | None, options: ChatOptions, as_json: bool, images: list[Path]) -> int:
+def _run(question: str | None, options: ChatOptions, as_json: bool, images: list[Path], is_tab: bool) -> int:
     if question is None:
-        from mm35local.tui.app import run_chat
+        from mm35local.tui.app import run_chat, run_tab
 
-        return run_chat(options)
+        return run_tab(options) if is_tab else run_chat(options)
     from mm35local.tui.print_mode import run_print
 
     if options.reason:
@@ -118,14 +128,9 @@ def _run(question: str | None, options: ChatOptions, as_json: bool, images: list
     return run_print(question, options, json_events=as_json, images=images)
 
 
-def _question(prompt: str | None) -> str | None:
-    """What to ask once, or None for the terminal chat. A pipe into `mm35 chat` is a question too."""
-    if prompt is not None and prompt != "-":
-        question = prompt
-    elif prompt == "-" or not sys.stdin.isatty():
-        question = sys.stdin.read()
-    else:
-        return None
+def _question(prompt: str | None) -> str:
+    """What to ask once. A pipe into `mm35 chat` is a question too."""
+    question = prompt if prompt is not None and prompt != "-" else sys.stdin.read()
     if not question.strip():
         raise UsageError("the question is empty", 'mm35 chat -p "Name three colours."')
     return question

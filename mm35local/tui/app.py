@@ -13,6 +13,7 @@ from typing import ClassVar
 
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
+from textual.driver import Driver
 from textual.screen import Screen
 
 from mm35local.errors import UsageError
@@ -41,9 +42,9 @@ class ChatApp(App[None]):
         Binding("ctrl+p", "command_palette", "All commands", show=False, priority=True),
     ]
 
-    def __init__(self, options: ChatOptions) -> None:
-        """Raises UsageError if the options name no proper address."""
-        super().__init__()
+    def __init__(self, options: ChatOptions, driver: type[Driver] | None = None) -> None:
+        """`driver` None is the terminal's. Raises UsageError if the options name no proper address."""
+        super().__init__(driver_class=driver)
         # Over ssh every frame of an animation is traffic, and none of ours tells anything.
         self.animation_level = "none"
         self.register_theme(DARK)
@@ -102,11 +103,17 @@ def run_chat(options: ChatOptions) -> int:
     # Textual draws on stderr.
     if not all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
         raise UsageError("the terminal chat needs a terminal", 'to answer on stdout: mm35 chat -p "question"')
-    return asyncio.run(_run(options))
+    return asyncio.run(_run(ChatApp(options)))
 
 
-async def _run(options: ChatOptions) -> int:
-    app = ChatApp(options)
+def run_tab(options: ChatOptions) -> int:
+    """The chat of one browser tab, with textual-serve at its standard input and output."""
+    from mm35local.tui.web_driver import TabDriver
+
+    return asyncio.run(_run(ChatApp(options, TabDriver)))
+
+
+async def _run(app: ChatApp) -> int:
     try:
         await app.run_async()
     finally:
