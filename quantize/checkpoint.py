@@ -1,6 +1,7 @@
 """A checkpoint folder: which layout it is in, and where each of its tensors lies over all shards.
 
-Invariant: when a `Checkpoint` exists, every shard is there, every header was checked, and index and headers agree.
+Invariant: when a `Checkpoint` exists, every shard or its head is there, every header was checked, and index and headers
+agree.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from mm35local.errors import CheckpointError
+from quantize.head import SUFFIX, head_path, read_head
 from quantize.json_file import read_object
 from quantize.shard import StoredTensor, read_shard
 
@@ -56,7 +58,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
 
 def _find_layout(folder: Path) -> Layout:
     for layout in Layout:
-        has_weights = (folder / layout.index_name).is_file() or any(folder.glob(f"{layout.value}*.safetensors"))
+        has_weights = (folder / layout.index_name).is_file() or _shard_names(folder, layout)
         if has_weights and (folder / layout.config_name).is_file():
             return layout
     raise CheckpointError(
@@ -86,8 +88,14 @@ def _read_indexed(index: Path) -> dict[str, StoredTensor]:
     return found
 
 
+def _shard_names(folder: Path, layout: Layout) -> list[str]:
+    """Those whose weights or head are here."""
+    found = [*folder.glob(f"{layout.value}*.safetensors"), *folder.glob(f"{layout.value}*.safetensors{SUFFIX}")]
+    return sorted({path.name.removesuffix(SUFFIX) for path in found})
+
+
 def _read_unindexed(folder: Path, layout: Layout) -> dict[str, StoredTensor]:
-    names = sorted(path.name for path in folder.glob(f"{layout.value}*.safetensors"))
+    names = _shard_names(folder, layout)
     match = _NUMBERED.fullmatch(names[0])
     if match:
         stem, total = match.groups()
@@ -99,16 +107,23 @@ def _read_unindexed(folder: Path, layout: Layout) -> dict[str, StoredTensor]:
 
 def _read_shards(folder: Path, names: list[str]) -> dict[str, StoredTensor]:
     for name in names:
-        if not (folder / name).is_file():
+        if not (folder / name).is_file() and not head_path(folder / name).is_file():
             raise _missing_shard(folder / name)
     found: dict[str, StoredTensor] = {}
     for name in names:
-        for tensor in read_shard(folder / name):
+        for tensor in _read_tensors(folder / name):
             if tensor.name in found:
                 other = found[tensor.name].path.name
                 raise CheckpointError(str(tensor.path), f"stands in {other} too", tensor=tensor.name)
             found[tensor.name] = tensor
     return found
+
+
+def _read_tensors(path: Path) -> tuple[StoredTensor, ...]:
+    """From the shard itself where it is here, but for one that the hub named before it was here."""
+    head = read_head(path)
+    is_here = path.is_file()
+    return head.tensors() if head and (head.kept.identity or not is_here) else read_shard(path)
 
 
 def _missing_shard(path: Path) -> CheckpointError:

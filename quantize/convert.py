@@ -19,6 +19,7 @@ from quantize.fingerprint import fingerprint
 from quantize.gguf_file import TensorSpec
 from quantize.hyperparameters import read_hyperparameters
 from quantize.imatrix import Imatrix, read_imatrix
+from quantize.job import Job
 from quantize.make import ConvertedFile, make
 from quantize.metadata import common_metadata, quant_metadata
 from quantize.model_card import read_model_card
@@ -100,9 +101,8 @@ def plan_conversion(
             for tensor, kind in zip(decoder.tensors, types, strict=True)
         ]
         stem = out_dir / f"{card.slug}-{name}"
-        files = plan_files(
-            ARCHITECTURE, stem, metadata | quant_metadata(name, options.tensor_types), specs, options.split_max_bytes
-        )
+        keys = metadata | quant_metadata(name, options.tensor_types, imatrix)
+        files = plan_files(ARCHITECTURE, stem, keys, specs, options.split_max_bytes)
         outputs.append(_output(name, stem, files, decoder, types, imatrix))
     return ConversionPlan(source, checkpoint.layout, card.name, decoder, tuple(outputs), warnings)
 
@@ -141,7 +141,8 @@ def convert(
     for warning in plan.warnings:
         if on_warning:
             on_warning(warning)
-    files = make(plan.decoder, plan.outputs, force=force, num_threads=num_threads, on_progress=on_progress)
+    job = Job(plan.decoder, plan.outputs)
+    files = make([job], force=force, num_threads=num_threads, on_progress=on_progress)
     return ConvertResult(
         files,
         len(plan.decoder.tensors),

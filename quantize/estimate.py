@@ -5,19 +5,21 @@ Time is measured, not assumed: ggml quantises a block of each type that the plan
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from mm35local.native import quant
 from quantize.decoder import Decoder
-from quantize.make import check_space, existing_folder, num_cpus
+from quantize.disk import Need, disk_needs
+from quantize.job import Job
+from quantize.make import num_cpus
 from quantize.output import PlannedOutput
 from quantize.rows import peak_bytes
+from quantize.supply import Supply
 
 _SAMPLE_ROWS, _SAMPLE_LENGTH = 64, 4096
 
@@ -27,36 +29,33 @@ class Estimate:
     needed_bytes: int
     """Of disk, less what an earlier run of the same conversion has written."""
     free_bytes: int
+    consuming: tuple[Need, ...]
+    """Of disk at the worst moment with --consume, for each file system; empty where the source must not be deleted."""
     peak_bytes: int
     """Of memory, for the blocks in flight; libraries and headers come to some 200 MiB more."""
     seconds: float
     num_threads: int
 
+    @property
+    def consuming_bytes(self) -> int:
+        return sum(need.num_bytes for need in self.consuming)
 
-def estimate(decoder: Decoder, outputs: Sequence[PlannedOutput], num_threads: int = 0) -> Estimate:
-    """Raises ConversionError if the disk has too little room."""
-    folder = existing_folder(outputs[0].stem.parent)
-    needed_bytes = sum(output.missing_bytes() for output in outputs)
-    check_space(folder, needed_bytes)
+
+def estimate(
+    jobs: Sequence[Job], folder: Path, supply: Supply | None = None, num_threads: int = 0, bring_bytes: int = 0
+) -> Estimate:
+    """Of converting `jobs` into `folder`; `bring_bytes` of the source have to be fetched onto the same disk first.
+
+    A `supply` tells what consuming would take.
+    """
     num_threads = num_threads or num_cpus()
     return Estimate(
-        needed_bytes,
-        shutil.disk_usage(folder).free,
-        peak_bytes(num_threads, len(outputs)),
-        _core_seconds(decoder, outputs) / num_threads,
+        sum(output.missing_bytes() for job in jobs for output in job.outputs) + bring_bytes,
+        Need(folder, 0).available_bytes,
+        disk_needs(jobs, folder, supply) if supply else (),
+        max(peak_bytes(num_threads, len(job.outputs)) for job in jobs),
+        sum(_core_seconds(job.decoder, job.outputs) for job in jobs) / num_threads,
         num_threads,
-    )
-
-
-def together(parts: Sequence[Estimate], folder: Path) -> Estimate:
-    """Of conversions into `folder`, one after another. Raises ConversionError if all of them have too little room."""
-    needed_bytes = sum(part.needed_bytes for part in parts)
-    check_space(existing_folder(folder), needed_bytes)
-    return replace(
-        parts[0],
-        needed_bytes=needed_bytes,
-        peak_bytes=max(part.peak_bytes for part in parts),
-        seconds=sum(part.seconds for part in parts),
     )
 
 

@@ -11,8 +11,10 @@ import io
 import math
 import os
 from collections.abc import Sequence
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import Protocol
 
 import numpy as np
@@ -158,9 +160,9 @@ class GgufFile:
         with disk_errors(self.path):
             os.fsync(self._fd)
 
-    def digest(self) -> tuple[str, list[str]]:
+    def digest(self, stop: Event | None = None) -> tuple[str, list[str]]:
         """See `digest`; nothing comes from the page cache where the system can drop it."""
-        return digest(self._fd, self.layout, self._partial)
+        return digest(self._fd, self.layout, self._partial, stop)
 
     def publish(self) -> None:
         """Give it its final name, replacing an older file."""
@@ -181,23 +183,44 @@ class GgufFile:
                 data, offset = data[written:], offset + written
 
 
-def digest(fd: int, layout: GgufLayout, path: Path) -> tuple[str, list[str]]:
-    """SHA-256 of a whole file and of each of its tensors, read from the disk in one pass."""
+def digest(fd: int, layout: GgufLayout, path: Path, stop: Event | None = None) -> tuple[str, list[str]]:
+    """SHA-256 of a whole file and of each of its tensors, read from the disk in one pass.
+
+    Raises ConversionError, or CancelledError when `stop` is set.
+    """
     if hasattr(os, "posix_fadvise"):
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
     whole, tensors, at = hashlib.sha256(), [], 0
     for offset, num_bytes in zip(layout.offsets, layout.sizes, strict=True):
-        _feed(fd, path, at, offset, whole)
+        _feed(fd, path, (at, offset), stop, whole)
         tensor = hashlib.sha256()
-        _feed(fd, path, offset, offset + num_bytes, whole, tensor)
+        _feed(fd, path, (offset, offset + num_bytes), stop, whole, tensor)
         tensors.append(tensor.hexdigest())
         at = offset + num_bytes
-    _feed(fd, path, at, layout.num_bytes, whole)
+    _feed(fd, path, (at, layout.num_bytes), stop, whole)
     return whole.hexdigest(), tensors
 
 
-def _feed(fd: int, path: Path, begin: int, end: int, *hashes: Hash) -> None:
+def digest_tensors(
+    fd: int, layout: GgufLayout, path: Path, tensors: Sequence[int], stop: Event | None = None
+) -> list[str]:
+    """SHA-256 of these tensors of a file, read from the disk."""
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    digests = []
+    for tensor in tensors:
+        one = hashlib.sha256()
+        begin = layout.offsets[tensor]
+        _feed(fd, path, (begin, begin + layout.sizes[tensor]), stop, one)
+        digests.append(one.hexdigest())
+    return digests
+
+
+def _feed(fd: int, path: Path, span: tuple[int, int], stop: Event | None, *hashes: Hash) -> None:
+    begin, end = span
     while begin < end:
+        if stop is not None and stop.is_set():
+            raise CancelledError
         data = os.pread(fd, min(_READ_BYTES, end - begin), begin)
         if not data:
             raise ConversionError(f"{path} was cut short meanwhile", "give the same command again")

@@ -79,21 +79,36 @@ class Journal:
     def _read(self) -> dict[str, str]:
         """What an earlier run of the same conversion booked; the file is cut after the last whole line."""
         text = os.pread(self._fd, os.fstat(self._fd).st_size, 0)
-        done: dict[str, str] = {}
-        end = 0
-        for number, line in enumerate(text.splitlines(keepends=True)):
-            entry = _parse(line)
-            if entry is None or (number == 0) != ("conversion" in entry):
-                break
-            if number == 0 and entry != {"format": _FORMAT, "conversion": self._fingerprint}:
-                return {}
-            if number:
-                done[entry["tensor"]] = entry["sha256"]
-            end += len(line)
+        done, end = _whole_lines(text, self._fingerprint)
         if done and end < len(text):
             with disk_errors(self.path):
                 os.ftruncate(self._fd, end)
         return done
+
+
+def read_journal(path: Path, fingerprint: str) -> dict[str, str]:
+    """What the conversion with this fingerprint has booked, SHA-256 by tensor; empty without a journal of its own."""
+    try:
+        text = path.read_bytes()
+    except OSError:
+        return {}
+    return _whole_lines(text, fingerprint)[0]
+
+
+def _whole_lines(text: bytes, fingerprint: str) -> tuple[dict[str, str], int]:
+    """(SHA-256 by tensor, where the last whole line ends); nothing of another conversion."""
+    done: dict[str, str] = {}
+    end = 0
+    for number, line in enumerate(text.splitlines(keepends=True)):
+        entry = _parse(line)
+        if entry is None or (number == 0) != ("conversion" in entry):
+            break
+        if number == 0 and entry != {"format": _FORMAT, "conversion": fingerprint}:
+            return {}, 0
+        if number:
+            done[entry["tensor"]] = entry["sha256"]
+        end += len(line)
+    return done, end
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:

@@ -1,29 +1,24 @@
 """Makes planned outputs out of tensors: goes on with what is there, streams, reads back, gives the names.
 
-Invariant: what is durable is never computed again, whatever ended the process before.
+Invariant: what is durable is never computed again, whatever ended the process before; a shard is taken away only when
+every output that needs it was read back from the disk and holds it.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from mm35local.errors import GIB, ConversionError, UsageError
-from quantize.booker import Booker
-from quantize.decoder import Decoder
-from quantize.manifest import FileEntry
+from mm35local.errors import CheckpointError, ConversionError, UsageError
+from quantize.disk import Need, check_space, disk_needs
+from quantize.job import Job, shards_of
+from quantize.manifest import FileEntry, Manifest
 from quantize.output import Output, PlannedOutput
-from quantize.rows import stream_rows
-
-OnProgress = Callable[[int, int], None]
-"""Called with source bytes done and in all."""
-_MAX_ATTEMPTS = 2
-"""A tensor that was not read back as written is converted once more; twice means that the machine is at fault."""
+from quantize.supply import Supply
+from quantize.work import Meter, OnProgress, Work
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,23 +32,29 @@ class ConvertedFile:
 
 
 def make(
-    decoder: Decoder,
-    outputs: Sequence[PlannedOutput],
+    jobs: Sequence[Job],
+    supply: Supply | None = None,
     *,
     force: bool = False,
     num_threads: int = 0,
     on_progress: OnProgress | None = None,
 ) -> tuple[ConvertedFile, ...]:
-    """The files of `outputs`, all in one folder (made if absent), reading each tensor of `decoder` once for all.
+    """The files of all outputs of `jobs`, all in one folder (made if absent), reading each tensor of a job once.
 
-    What this same conversion has finished is kept, unless `force` is set. `num_threads` 0 takes every core this process
-    may use. Raises CheckpointError, ConversionError, or UsageError for files of another conversion without `force`.
+    What this same conversion has finished is kept, unless `force` is set. With a `supply` shards come and go singly.
+    `num_threads` 0 takes every core this process may use. Raises CheckpointError, ConversionError, or UsageError for
+    files of another conversion without `force`.
     """
-    finished = {} if force else {output: manifest.files for output in outputs if (manifest := output.finished())}
-    missing = [output for output in outputs if output not in finished]
+    outputs = [output for job in jobs for output in job.outputs]
+    finished = {} if force else {output: manifest for output in outputs if (manifest := output.finished())}
+    missing = [left for job in jobs if (left := job.without(finished)).outputs]
     if not force:
         _check_existing(missing)
-    entries = finished | _make_missing(decoder, missing, num_threads or num_cpus(), on_progress or (lambda *step: None))
+    if supply is None or not supply.can_bring:
+        _check_shards(missing, force)
+    shards, told = shards_of(jobs), on_progress or (lambda *step: None)
+    made = _make_missing(missing, shards, supply, finished, num_threads or num_cpus(), told)
+    entries = {output: manifest.files for output, manifest in finished.items()} | made
     return tuple(
         ConvertedFile(output.quant, file.path, entry.bytes, entry.sha256, output in finished)
         for output in outputs
@@ -61,18 +62,13 @@ def make(
     )
 
 
-def check_space(folder: Path, needed_bytes: int) -> None:
-    """Raises ConversionError if the file system of `folder` has less than `needed_bytes` free."""
-    free_bytes = shutil.disk_usage(folder).free
-    if needed_bytes > free_bytes:
-        raise ConversionError(
-            f"the outputs need {needed_bytes / GIB:.1f} GiB, {folder} has {free_bytes / GIB:.1f} GiB free",
-            "choose another folder with -o, or fewer or smaller quants",
-        )
+def num_cpus() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _check_existing(outputs: Sequence[PlannedOutput]) -> None:
-    existing = [path for output in outputs for path in output.existing()]
+def _check_existing(jobs: Sequence[Job]) -> None:
+    existing = [path for job in jobs for output in job.outputs for path in output.existing()]
     if existing:
         raise UsageError(
             f"{existing[0]} exists already, from another conversion",
@@ -80,14 +76,19 @@ def _check_existing(outputs: Sequence[PlannedOutput]) -> None:
         )
 
 
-def existing_folder(folder: Path) -> Path:
-    """The nearest folder above that is there: the file system that a folder to be made will stand on."""
-    return next((path for path in (folder, *folder.absolute().parents) if path.is_dir()), Path("/"))
-
-
-def num_cpus() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _check_shards(jobs: Sequence[Job], is_forced: bool) -> None:
+    """Raises CheckpointError for a tensor that must be read and of whose shard only the head is here."""
+    is_here = {shard: shard.is_file() for shard in shards_of(jobs)}
+    for job in jobs:
+        for output, index in job.missing(is_forced):
+            stored = job.decoder.tensors[index].stored
+            if not is_here[stored.path]:
+                raise CheckpointError(
+                    str(stored.path),
+                    f"this shard was consumed, and {output.quant} needs it",
+                    "download the shard again into the same folder",
+                    stored.name,
+                )
 
 
 def _make_folder(folder: Path) -> None:
@@ -100,43 +101,44 @@ def _make_folder(folder: Path) -> None:
 
 
 def _make_missing(
-    decoder: Decoder, missing: Sequence[PlannedOutput], num_threads: int, on_progress: OnProgress
+    jobs: Sequence[Job],
+    shards: Sequence[Path],
+    supply: Supply | None,
+    finished: Mapping[PlannedOutput, Manifest],
+    num_threads: int,
+    on_progress: OnProgress,
 ) -> dict[PlannedOutput, tuple[FileEntry, ...]]:
-    if not missing:
-        return {}
-    folder = missing[0].stem.parent
-    _make_folder(folder)
+    """`shards` are all that `jobs` and `finished` are made of; only a `supply` looks at them one by one."""
     with ExitStack() as stack:
-        outputs = [stack.enter_context(Output(output)) for output in missing]
-        check_space(folder, sum(output.missing_bytes for output in outputs))
-        for _ in range(_MAX_ATTEMPTS):
-            _stream(decoder, outputs, num_threads, on_progress)
-            with ThreadPoolExecutor(num_threads, "check") as pool:
-                checked = list(pool.map(Output.check, outputs))
-            entries = [files for files in checked if files is not None]
-            if len(entries) == len(outputs):
-                break
-        else:
-            raise ConversionError(
-                f"{folder} does not give back what was written to it", "check the disk and the memory of this machine"
-            )
-        for output, files in zip(outputs, entries, strict=True):
-            output.publish(files)
-        return dict(zip(missing, entries, strict=True))
+        works = []
+        for job in jobs:
+            _make_folder(job.outputs[0].stem.parent)
+            works.append(Work(job, [stack.enter_context(Output(output)) for output in job.outputs], num_threads))
+        _check_space(jobs, works, supply)
+        meter = Meter(works, on_progress)
+        if supply is not None:
+            for shard in shards:
+                _consume(shard, works, supply, finished, meter)
+        return {output: entries for work in works for output, entries in work.finish(meter.add).items()}
 
 
-def _stream(decoder: Decoder, outputs: Sequence[Output], num_threads: int, on_progress: OnProgress) -> None:
-    total_bytes = decoder.source_bytes
-    done_bytes = sum(
-        tensor.stored.num_bytes
-        for index, tensor in enumerate(decoder.tensors)
-        if not any(output.needs(index) for output in outputs)
-    )
+def _check_space(jobs: Sequence[Job], works: Sequence[Work], supply: Supply | None) -> None:
+    if not jobs:
+        return
+    folder = jobs[0].outputs[0].stem.parent
+    if supply is None:
+        hint = "choose another folder with -o, or smaller quants; --consume deletes each shard that is converted"
+        check_space([Need(folder, sum(work.missing_bytes for work in works))], hint)
+    else:
+        check_space(disk_needs(jobs, folder, supply))
 
-    def on_bytes(num_bytes: int) -> None:
-        nonlocal done_bytes
-        done_bytes += num_bytes
-        on_progress(done_bytes, total_bytes)
 
-    with Booker(outputs) as booker:
-        stream_rows(decoder, outputs, num_threads, on_bytes, booker.add)
+def _consume(
+    shard: Path, works: Sequence[Work], supply: Supply, finished: Mapping[PlannedOutput, Manifest], meter: Meter
+) -> None:
+    if any(work.needs(shard) for work in works):
+        supply.bring(shard)
+    if shard.is_file():
+        for work in works:
+            work.complete(shard, meter.add)
+        supply.take_away(shard, finished)

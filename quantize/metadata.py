@@ -9,6 +9,7 @@ import numpy as np
 
 import mm35local
 from quantize.hyperparameters import Hyperparameters
+from quantize.imatrix import Imatrix
 from quantize.model_card import ModelCard
 from quantize.recipe import ARCHITECTURE, FTYPES
 from quantize.vocabulary import Vocabulary
@@ -49,10 +50,12 @@ def provenance(card: ModelCard, kind: str) -> Metadata:
     return {key: value for key, value in metadata.items() if value != ""}
 
 
-def quant_metadata(quant_name: str, tensor_types: Sequence[str] = ()) -> Metadata:
-    """The recipe stands there in the words of the command line."""
-    recipe = " ".join([f"--to {quant_name}", *(f"--tensor-type {shlex.quote(rule)}" for rule in tensor_types)])
-    return {"general.file_type": FTYPES[quant_name], "mm35local.recipe": recipe}
+def quant_metadata(quant_name: str, tensor_types: Sequence[str] = (), imatrix: Imatrix | None = None) -> Metadata:
+    """The recipe stands there in the words of the command line, an importance matrix with its SHA-256."""
+    words = [f"--to {quant_name}", *(f"--tensor-type {shlex.quote(rule)}" for rule in tensor_types)]
+    if imatrix is not None:
+        words.append(f"--imatrix {shlex.quote(imatrix.file)}#sha256={imatrix.sha256}")
+    return {"general.file_type": FTYPES[quant_name], "mm35local.recipe": " ".join(words)}
 
 
 def _sizes(params: Hyperparameters) -> Metadata:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from types import TracebackType
 from typing import Self
 
@@ -19,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantize.durable import disk_errors, partial_path, sync_folder
-from quantize.gguf_file import GgufFile, GgufLayout
+from quantize.gguf_file import GgufFile, GgufLayout, digest_tensors
 from quantize.imatrix import Imatrix
-from quantize.journal import Journal
+from quantize.journal import Journal, read_journal
 from quantize.manifest import FileEntry, Manifest, read_manifest, write_manifest
 
 
@@ -54,6 +55,40 @@ class PlannedOutput:
         written = sum(_disk_bytes(partial_path(file.path)) for file in self.files)
         return 0 if self.finished() else max(0, self.num_bytes - written)
 
+    def durable(self) -> Mapping[str, str]:
+        """SHA-256 of each tensor that this same conversion has made durable, as far as files and journal tell."""
+        manifest = self.finished()
+        if manifest is not None:
+            return manifest.tensors
+        is_begun = all(_has_size(partial_path(file.path), file.layout.num_bytes) for file in self.files)
+        return read_journal(self.journal_path, self.fingerprint) if is_begun else {}
+
+    def durable_bytes(self) -> int:
+        """Of tensors, in the output."""
+        durable = self.durable()
+        return sum(self.tensor_bytes(index) for index, name in enumerate(self.tensor_names) if name in durable)
+
+    def tensor_bytes(self, tensor: int) -> int:
+        part = self._part(tensor)
+        return self.files[part].layout.sizes[tensor - self.files[part].first_tensor]
+
+    def damaged(
+        self, tensors: Sequence[int], digests: Mapping[str, str], paths: Sequence[Path], stop: Event | None = None
+    ) -> list[str]:
+        """Names of those of these tensors that `paths`, one for each file, do not hold with these SHA-256."""
+        wrong: list[str] = []
+        for part, (file, path) in enumerate(zip(self.files, paths, strict=True)):
+            here = [tensor for tensor in tensors if self._part(tensor) == part]
+            with path.open("rb") as opened:
+                own = [tensor - file.first_tensor for tensor in here]
+                found = digest_tensors(opened.fileno(), file.layout, path, own, stop)
+            names = [self.tensor_names[tensor] for tensor in here]
+            wrong += [name for name, digest in zip(names, found, strict=True) if digests[name] != digest]
+        return wrong
+
+    def _part(self, tensor: int) -> int:
+        return bisect_right([file.first_tensor for file in self.files], tensor) - 1
+
     @property
     def manifest_path(self) -> Path:
         return self.stem.with_name(self.stem.name + ".manifest.json")
@@ -64,7 +99,7 @@ class PlannedOutput:
 
     def place(self, tensor: int, row: int, num_rows: int) -> tuple[int, int, int]:
         """Of one row of tensor number `tensor`, which has `num_rows`: (number of the file, offset in it, its bytes)."""
-        part = bisect_right([file.first_tensor for file in self.files], tensor) - 1
+        part = self._part(tensor)
         file = self.files[part]
         row_bytes = file.layout.sizes[tensor - file.first_tensor] // num_rows
         return part, file.layout.offsets[tensor - file.first_tensor] + row * row_bytes, row_bytes
@@ -150,12 +185,20 @@ class Output:
             self._files[part].sync()
         self._journal.book({self.plan.tensor_names[tensor]: digest for tensor, digest in digests.items()})
 
-    def check(self) -> tuple[FileEntry, ...] | None:
+    def reread(self, tensors: Sequence[int], stop: Event) -> bool:
+        """Do the files give back these tensors as they were written? Those that they do not are struck off."""
+        paths = [partial_path(file.path) for file in self.plan.files]
+        wrong = self.plan.damaged(tensors, self._journal.done, paths, stop)
+        if wrong:
+            self._journal.strike(wrong)
+        return not wrong
+
+    def check(self, stop: Event) -> tuple[FileEntry, ...] | None:
         """Read everything back. None if a tensor is not what was written: it is struck off the journal."""
         entries, wrong = [], []
         for planned, file in zip(self.plan.files, self._files, strict=True):
             file.sync()
-            digest, tensors = file.digest()
+            digest, tensors = file.digest(stop)
             entries.append(FileEntry(name=planned.path.name, bytes=planned.layout.num_bytes, sha256=digest))
             names = self.plan.tensor_names[planned.first_tensor :][: len(tensors)]
             wrong += [name for name, found in zip(names, tensors, strict=True) if self._journal.done[name] != found]

@@ -129,14 +129,19 @@ def stream_rows(
     num_threads: int,
     on_bytes: Callable[[int], None],
     on_tensor: Callable[[int, Mapping[Output, str]], None],
+    shard: Path | None = None,
 ) -> None:
-    """Write every tensor that an output lacks.
+    """Write every tensor that an output lacks, or only those of one shard.
 
     `on_bytes` gets the source bytes of each finished block, in order; `on_tensor` gets the number of a tensor that is
     wholly written and its SHA-256 in each output. Raises CheckpointError or ConversionError; blocks still running are
     waited for, waiting ones dropped.
     """
-    missing = [(index, tensor) for index, tensor in enumerate(decoder.tensors) if any(o.needs(index) for o in outputs)]
+    missing = [
+        (index, tensor)
+        for index, tensor in enumerate(decoder.tensors)
+        if shard in (None, tensor.stored.path) and any(output.needs(index) for output in outputs)
+    ]
     booking = _Booking(on_bytes, on_tensor)
     paths = list(dict.fromkeys(tensor.stored.path for _, tensor in missing))
     with ShardReader(paths) as reader, ThreadPoolExecutor(num_threads, "quantize") as pool:

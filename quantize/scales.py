@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -109,8 +108,7 @@ def read_weight_scales(checkpoint: Checkpoint, by_name: Mapping[str, StoredTenso
 
 def _positive(stored: StoredTensor) -> NDArray[np.float32]:
     """float32, flat. Its size was held against the file's when the header was read."""
-    with stored.path.open("rb") as file:
-        raw = os.pread(file.fileno(), stored.num_bytes, stored.offset)
+    raw = stored.first_bytes(stored.num_bytes)
     if len(raw) < stored.num_bytes:
         raise _wrong(stored, "the file was cut short meanwhile")
     if stored.dtype == "BF16":

@@ -6,14 +6,12 @@ the manifest's hashes.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,43 +21,33 @@ from gguf.quants import dequantize
 from mm35local.errors import ConversionError, ModelFileError
 from mm35local.models.gguf_header import read_header
 from quantize.decoder import Decoder
-from quantize.durable import write_aside
 from quantize.gguf_file import digest
-from quantize.make import OnProgress, num_cpus
+from quantize.make import num_cpus
 from quantize.manifest import Manifest
 from quantize.output import PlannedFile, PlannedOutput
+from quantize.report import Report, make_report, read_distances, write_report
 from quantize.rows import Block, ShardReader, blocks, read_rows
 from quantize.trial import try_file
+from quantize.work import OnProgress
 
 _AGAIN = "convert again with --force"
 _IN_FLIGHT = 3
 """Blocks per thread."""
 
 
-@dataclass(frozen=True, slots=True)
-class TensorReport:
-    name: str
-    type_name: str
-    relative_rmse: float
-    """sqrt(sum (w' - w)^2 / sum w^2) over the tensor; 0 where it is stored exactly."""
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    quant: str
-    files: tuple[str, ...]
-    tensors: tuple[TensorReport, ...]
-    generated: tuple[int, ...]
-    """Token ids that llama.cpp gave after a short prompt."""
-
-    def worst(self, num: int = 10) -> list[TensorReport]:
-        return sorted(self.tensors, key=lambda tensor: -tensor.relative_rmse)[:num]
-
-
 def verify(
-    decoder: Decoder, output: PlannedOutput, *, num_threads: int = 0, on_progress: OnProgress | None = None
+    decoder: Decoder,
+    output: PlannedOutput,
+    *,
+    is_tried: bool = True,
+    num_threads: int = 0,
+    on_progress: OnProgress | None = None,
 ) -> Report:
-    """Writes NAME.report.json too. Raises ConversionError naming the file, and the tensor where one is at fault."""
+    """Writes NAME.report.json too. Raises ConversionError naming the file, and the tensor where one is at fault.
+
+    `is_tried`: llama.cpp runs the file, which a projector alone cannot be. Of tensors whose shard was consumed the
+    distance is what was measured before that, if it was asked for.
+    """
     manifest = output.finished()
     if manifest is None:
         raise ConversionError(
@@ -68,20 +56,12 @@ def verify(
     for file, entry in zip(output.files, manifest.files, strict=True):
         _check_layout(file)
         _check_hashes(output, file, entry.sha256, manifest)
-    squares = _measure(decoder, output, num_threads or num_cpus(), on_progress or (lambda done, total: None))
-    tensors = tuple(
-        TensorReport(name, GGMLQuantizationType(kind).name, math.sqrt(error / weight) if weight else 0.0)
-        for name, kind, (error, weight) in zip(output.tensor_names, output.types, squares, strict=True)
-    )
-    report = Report(
-        output.quant, tuple(file.path.name for file in output.files), tensors, try_file(output.files[0].path)
-    )
-    write_aside(report_path(output), json.dumps(asdict(report), indent=2).encode() + b"\n")
+    here = [index for index, tensor in enumerate(decoder.tensors) if tensor.stored.path.is_file()]
+    paths = [file.path for file in output.files]
+    distances = read_distances(output) | measure(decoder, output, here, paths, num_threads, on_progress)
+    report = make_report(output, distances, try_file(output.files[0].path) if is_tried else ())
+    write_report(output, report)
     return report
-
-
-def report_path(output: PlannedOutput) -> Path:
-    return output.stem.with_name(output.stem.name + ".report.json")
 
 
 def _check_layout(file: PlannedFile) -> None:
@@ -109,31 +89,41 @@ def _check_hashes(output: PlannedOutput, file: PlannedFile, sha256: str, manifes
         raise ConversionError(f"{file.path}: SHA-256 {whole}, the manifest says {sha256}", _AGAIN)
 
 
-def _measure(
-    decoder: Decoder, output: PlannedOutput, num_threads: int, on_progress: OnProgress
-) -> list[tuple[float, float]]:
-    """(sum of squared errors, sum of squared weights) of each tensor."""
-    sums = [(0.0, 0.0)] * len(decoder.tensors)
-    done_bytes = 0
-    paths = list(dict.fromkeys(tensor.stored.path for tensor in decoder.tensors))
+def measure(
+    decoder: Decoder,
+    output: PlannedOutput,
+    tensors: Sequence[int],
+    paths: Sequence[Path],
+    num_threads: int = 0,
+    on_progress: OnProgress | None = None,
+) -> dict[str, float]:
+    """Relative RMSE of these tensors by name; `paths` are the files of `output`, finished or not."""
+    num_threads = num_threads or num_cpus()
+    wanted = [(index, decoder.tensors[index]) for index in tensors]
+    total_bytes, done_bytes = sum(tensor.stored.num_bytes for _, tensor in wanted), 0
+    sums = dict.fromkeys(tensors, (0.0, 0.0))
     with ExitStack() as stack:
-        reader = stack.enter_context(ShardReader(paths))
+        reader = stack.enter_context(ShardReader(list(dict.fromkeys(tensor.stored.path for _, tensor in wanted))))
         fds: list[int] = []
-        for file in output.files:
-            fds.append(os.open(file.path, os.O_RDONLY))
+        for path in paths:
+            fds.append(os.open(path, os.O_RDONLY))
             stack.callback(os.close, fds[-1])
         pool = stack.enter_context(ThreadPoolExecutor(num_threads, "verify"))
         in_flight: deque[tuple[Block, Future[tuple[float, float]]]] = deque()
-        for block in _then_none(blocks(list(enumerate(decoder.tensors)))):
+        for block in _then_none(blocks(wanted)):
             while in_flight and (block is None or len(in_flight) >= num_threads * _IN_FLIGHT):
                 oldest, future = in_flight.popleft()
                 error, weight = future.result()
                 sums[oldest.index] = (sums[oldest.index][0] + error, sums[oldest.index][1] + weight)
                 done_bytes += oldest.num_bytes
-                on_progress(done_bytes, decoder.source_bytes)
+                if on_progress:
+                    on_progress(done_bytes, total_bytes)
             if block is not None:
                 in_flight.append((block, pool.submit(_compare, block, reader, output, fds)))
-    return sums
+    return {
+        output.tensor_names[index]: math.sqrt(error / weight) if weight else 0.0
+        for index, (error, weight) in sums.items()
+    }
 
 
 def _then_none(found: Iterator[Block]) -> Iterator[Block | None]:

@@ -13,7 +13,8 @@ from quantize.checkpoint import Checkpoint, open_checkpoint
 from quantize.decoder import Decoder
 from quantize.fingerprint import fingerprint
 from quantize.gguf_file import TensorSpec, lay_out
-from quantize.make import ConvertedFile, OnProgress, make
+from quantize.job import Job
+from quantize.make import ConvertedFile, make
 from quantize.metadata import Metadata, provenance
 from quantize.model_card import ModelCard, read_model_card
 from quantize.output import PlannedFile, PlannedOutput
@@ -21,6 +22,7 @@ from quantize.projector import ProjectorTensor, collect_projector
 from quantize.recipe import FTYPES
 from quantize.vision_config import VisionParams, read_vision_params
 from quantize.vocabulary import read_special_id
+from quantize.work import OnProgress
 
 ARCHITECTURE = "clip"
 _F32, _F16, _Q8_0, _BF16 = 0, 1, 8, 30
@@ -42,7 +44,7 @@ def parse_mmproj_type(name: str) -> str:
     return name.upper()
 
 
-def plan_mmproj(checkpoint: Checkpoint, out_dir: Path, type_name: str) -> tuple[PlannedOutput, Decoder]:
+def plan_mmproj(checkpoint: Checkpoint, out_dir: Path, type_name: str) -> Job:
     """Check config, names and shapes and lay the file out; writes nothing. Raises UsageError or CheckpointError."""
     type_name = parse_mmproj_type(type_name)
     params = read_vision_params(checkpoint)
@@ -59,7 +61,7 @@ def plan_mmproj(checkpoint: Checkpoint, out_dir: Path, type_name: str) -> tuple[
     source = Decoder(tuple(tensor.source for tensor in tensors), 0, 0)
     file = PlannedFile(stem.with_name(stem.name + ".gguf"), layout, 0)
     names = tuple(spec.name for spec in specs)
-    return PlannedOutput(type_name, stem, (file,), names, types, fingerprint(source, [layout.header])), source
+    return Job(source, (PlannedOutput(type_name, stem, (file,), names, types, fingerprint(source, [layout.header])),))
 
 
 def write_mmproj(
@@ -75,8 +77,8 @@ def write_mmproj(
 
     Goes on, keeps and fails as `make` does. Raises UsageError, CheckpointError or ConversionError.
     """
-    output, tensors = plan_mmproj(open_checkpoint(source), out_dir, type_name)
-    (file,) = make(tensors, [output], force=force, num_threads=num_threads, on_progress=on_progress)
+    job = plan_mmproj(open_checkpoint(source), out_dir, type_name)
+    (file,) = make([job], force=force, num_threads=num_threads, on_progress=on_progress)
     return file
 
 
@@ -92,6 +94,7 @@ def _metadata(params: VisionParams, card: ModelCard, type_name: str) -> Metadata
     return {
         **provenance(card, "mmproj"),
         "general.file_type": FTYPES[type_name],
+        "mm35local.recipe": f"--mmproj {type_name}",
         "clip.has_vision_encoder": True,
         "clip.projector_type": "pixtral",
         "clip.use_silu": True,

@@ -15,6 +15,7 @@ from mm35local.cli.console import byte_progress
 from mm35local.cli.options import Json, Threads
 from mm35local.cli.quantize_options import (
     Checkpoint,
+    Consume,
     Force,
     Imatrix,
     Mmproj,
@@ -25,11 +26,11 @@ from mm35local.cli.quantize_options import (
     To,
     Verify,
 )
-from mm35local.cli.quantize_plan import prove, show_plan
+from mm35local.cli.quantize_plan import consumer, prove, show_plan
 
 if TYPE_CHECKING:
-    from quantize.convert import ConvertResult, Options
     from quantize.make import ConvertedFile
+    from quantize.output import PlannedOutput
 
 
 def register(app: typer.Typer) -> None:
@@ -45,6 +46,7 @@ def quantize(
     split_max_size: SplitMaxSize = None,
     plan: OnlyPlan = False,
     proof: Verify = False,
+    consume: Consume = False,
     out: Out = None,
     force: Force = False,
     threads: Threads = None,
@@ -56,52 +58,33 @@ def quantize(
     """
     from mm35local import paths
     from quantize.convert import Options
+    from quantize.make import make
+    from quantize.plan import plan_everything
     from quantize.source import fetch_source
     from quantize.split import parse_split_size
 
-    folder = out or paths.models_dir()
+    folder, num_threads = out or paths.models_dir(), threads or 0
     options = Options(tuple(tensor_type or ()), imatrix, parse_split_size(split_max_size) if split_max_size else None)
-    checkpoint = fetch_source(checkpoint)
-    if plan:
-        show_plan(checkpoint, folder, to or [], mmproj, options, threads or 0, as_json)
-        return
-    files: list[ConvertedFile] = []
-    num_skipped = 0
-    with _told_when_interrupted():
-        if mmproj:
-            files.append(_convert_vision(checkpoint, folder, mmproj, force, threads or 0))
-        if to or not mmproj:
-            result = _convert_text(checkpoint, folder, to or [], options, force, threads or 0)
-            files += result.files
-            num_skipped = 0 if mmproj else result.num_skipped
-            if proof:
-                prove(checkpoint, folder, to or [], options, threads or 0)
-    _tell(files, num_skipped, as_json)
+    outputs: list[PlannedOutput] = []
+    with _told_when_interrupted(outputs, folder):
+        source = fetch_source(checkpoint)
+        planned = plan_everything(source.folder, folder, to or [], mmproj, options)
+        for warning in planned.warnings:
+            _warn(warning)
+        if plan:
+            show_plan(planned, folder, source, consume, num_threads, as_json)
+            return
+        outputs += planned.outputs
+        supply = consumer(source, planned, proof, num_threads, _warn) if consume else None
+        with byte_progress("converting") as progress:
+            files = make(planned.jobs, supply, force=force, num_threads=num_threads, on_progress=progress)
+        if proof:
+            prove(planned, num_threads)
+    _tell(files, planned.num_skipped, as_json)
 
 
-def _convert_vision(checkpoint: Path, folder: Path, kind: str, force: bool, num_threads: int) -> ConvertedFile:
-    from quantize.vision import write_mmproj
-
-    with byte_progress("converting the vision part") as progress:
-        return write_mmproj(checkpoint, folder, kind, force=force, num_threads=num_threads, on_progress=progress)
-
-
-def _convert_text(
-    checkpoint: Path, folder: Path, to: Sequence[str], options: Options, force: bool, num_threads: int
-) -> ConvertResult:
-    from quantize.convert import convert
-
-    with byte_progress("converting") as progress:
-        return convert(
-            checkpoint,
-            folder,
-            to,
-            options,
-            force=force,
-            num_threads=num_threads,
-            on_progress=progress,
-            on_warning=lambda text: print(f"warning: {text}", file=sys.stderr),
-        )
+def _warn(text: str) -> None:
+    print(f"warning: {text}", file=sys.stderr)
 
 
 def _tell(files: Sequence[ConvertedFile], num_skipped: int, as_json: bool) -> None:
@@ -128,9 +111,20 @@ def _print(files: Sequence[ConvertedFile]) -> None:
 
 
 @contextmanager
-def _told_when_interrupted() -> Iterator[None]:
+def _told_when_interrupted(outputs: Sequence[PlannedOutput], folder: Path) -> Iterator[None]:
+    """Ctrl-C: two lines as for an error, what is safe and what to do; `app` then ends with 130."""
     try:
         yield
     except KeyboardInterrupt:
-        print("interrupted: what was converted is kept, and the same command goes on from there", file=sys.stderr)
+        print(f"interrupted: {_durable(outputs, folder)}", file=sys.stderr)
+        print("hint: the same command goes on from there", file=sys.stderr)
         raise
+
+
+def _durable(outputs: Sequence[PlannedOutput], folder: Path) -> str:
+    from rich.filesize import decimal
+
+    parts = [
+        f"{decimal(output.durable_bytes())} of {decimal(output.num_bytes)} of {output.stem.name}" for output in outputs
+    ]
+    return f"safe in {folder}: {', '.join(parts)}" if parts else "nothing was converted yet"

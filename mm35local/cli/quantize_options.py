@@ -32,6 +32,10 @@ OnlyPlan = Annotated[bool, typer.Option("--plan", help="Only tell what it takes:
 Verify = Annotated[
     bool, typer.Option("--verify", help="Then read all again: hashes, distance from the source, a trial run.")
 ]
+Consume = Annotated[
+    bool,
+    typer.Option("--consume", help="Delete each file of CHECKPOINT once all outputs have it; needs less disk."),
+]
 Out = Annotated[
     Path | None,
     typer.Option("--out", "-o", metavar="DIR", help="Output folder; default: where mm35 looks for models."),

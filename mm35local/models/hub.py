@@ -21,13 +21,13 @@ from huggingface_hub.errors import (
 from mm35local.errors import DownloadError
 
 
-def download_file(repo: str, file: str, endpoint: str | None = None) -> Path:
+def download_file(repo: str, file: str, endpoint: str | None = None, revision: str | None = None) -> Path:
     """The path of `file` in the hub's cache, fetched where it is not there. Raises DownloadError.
 
     `endpoint` is for a mirror; None takes the library's default and HF_ENDPOINT.
     """
     with _explained(repo, file):
-        return Path(hf_hub_download(repo, file, endpoint=endpoint))
+        return Path(hf_hub_download(repo, file, endpoint=endpoint, revision=revision))
 
 
 def download_folder(repo: str, patterns: Sequence[str], endpoint: str | None = None) -> Path:

@@ -18,8 +18,8 @@ from safetensors import safe_open
 
 from mm35local.errors import CheckpointError, ConversionError, Mm35Error, UsageError
 from quantize.convert import convert, plan_conversion
+from quantize.disk import Need, check_space
 from quantize.fp8 import E4M3_TABLE
-from quantize.make import check_space
 from tests.pocket import PocketConfig, write_pocket
 from tests.quantize.safetensors_bytes import read_header, shard_bytes
 
@@ -281,7 +281,7 @@ def test_no_room_in_the_middle_keeps_what_is_durable(
 
 def test_a_full_disk_is_seen_before_the_start(tmp_path: Path) -> None:
     with pytest.raises(ConversionError, match="GiB free") as caught:
-        check_space(tmp_path, shutil.disk_usage(tmp_path).free + (1 << 40))
+        check_space([Need(tmp_path, shutil.disk_usage(tmp_path).free + (1 << 40))])
     assert "-o" in caught.value.hint
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import struct
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from mm35local.errors import ConversionError, UsageError
+from mm35local.models.gguf_header import read_header
 from quantize.convert import Options, convert, plan_conversion
 from quantize.decoder import Decoder
 from quantize.imatrix import read_imatrix
@@ -123,6 +125,10 @@ def test_bytes_are_llama_cpps_own(
     )
     assert code == 0
     expected, found = read_tensors(theirs), read_tensors(ours)
+    rules = "".join(f" --tensor-type '{rule}'" for rule in options.tensor_types)
+    digest = hashlib.sha256((tmp_path / "x.dat").read_bytes()).hexdigest()
+    recipe = f"--to {quant_name}{rules} --imatrix x.dat#sha256={digest}"
+    assert read_header(ours).metadata["mm35local.recipe"] == recipe
     differing = [name for name, tensor in found.items() if tensor != expected[name]]
     assert differing == []
     plain = convert(pocket_checkpoint / "hf", tmp_path / "plain", ["Q4_K_M"]).files[0].path

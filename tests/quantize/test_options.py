@@ -9,9 +9,9 @@ import pytest
 
 from mm35local.errors import ConversionError, UsageError
 from mm35local.models.gguf_header import read_header
-from quantize import estimate as estimates
 from quantize.convert import Options, convert, plan_conversion
 from quantize.estimate import estimate
+from quantize.job import Job
 from quantize.recipe import FTYPES
 from quantize.split import parse_split_size
 from tests.quantize.gguf_tensors import read_tensors
@@ -78,19 +78,22 @@ def test_sizes_that_cannot_be_read(text: str) -> None:
 
 def test_the_plan_tells_what_is_then_taken(pocket_checkpoint: Path, tmp_path: Path) -> None:
     plan = plan_conversion(pocket_checkpoint / "hf", tmp_path / "a" / "b", ["Q4_K_M", "Q8_0"])
-    needs = estimate(plan.decoder, plan.outputs, 2)
+    job = Job(plan.decoder, plan.outputs)
+    needs = estimate([job], tmp_path / "a" / "b", num_threads=2)
     assert list(tmp_path.iterdir()) == []
     assert needs.needed_bytes == plan.num_bytes
     assert 0 < needs.seconds < 600
     assert 0 < needs.peak_bytes < 1 << 30
     files = convert(pocket_checkpoint / "hf", tmp_path / "a" / "b", ["Q4_K_M", "Q8_0"]).files
     assert sum(file.num_bytes for file in files) == needs.needed_bytes
-    assert estimate(plan.decoder, plan.outputs, 2).needed_bytes == 0
+    assert estimate([job], tmp_path / "a" / "b", num_threads=2).needed_bytes == 0
 
 
 def test_what_cannot_fit_is_refused(pocket_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = plan_conversion(pocket_checkpoint / "hf", tmp_path, ["Q8_0"])
     free = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(shutil, "disk_usage", lambda folder: free._replace(free=plan.num_bytes - 1))
-    with pytest.raises(ConversionError, match="the outputs need"):
-        estimates.estimate(plan.decoder, plan.outputs)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: free._replace(free=plan.num_bytes // 2))
+    with pytest.raises(ConversionError, match="GiB of disk") as caught:
+        convert(pocket_checkpoint / "hf", tmp_path / "out", ["Q8_0"])
+    assert "--consume" in caught.value.hint
+    assert list((tmp_path / "out").iterdir()) == []

@@ -89,14 +89,14 @@ def hub(pocket_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_one_layout_is_fetched_once_and_the_file_tells_where_from(
     hub: str, asked: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = fetch_source(Path("me/pocket"), hub)
+    folder = fetch_source(Path("me/pocket"), hub).folder
     assert "model.safetensors.index.json" in asked
     assert not any(name.startswith("consolidated") or name == "params.json" for name in asked)
     num_asked = len(asked)
-    assert fetch_source(Path("me/pocket"), hub) == folder
+    assert fetch_source(Path("me/pocket"), hub).folder == folder
     assert len(asked) == num_asked
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    assert fetch_source(Path("me/pocket"), hub) == folder
+    assert fetch_source(Path("me/pocket"), hub).folder == folder
     keys = read_header(convert(folder, tmp_path / "out", ["Q8_0"]).files[0].path).metadata
     assert keys["mm35local.source.repo"] == "me/pocket"
     assert keys["mm35local.source.revision"] == _REVISION
@@ -106,7 +106,7 @@ def test_folders_and_what_is_no_repository_stay_what_they_are(tmp_path: Path, mo
     (tmp_path / "a" / "b").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     for source in (Path("a/b"), Path("/nonexistent/x"), Path("single"), Path("../a/b"), Path("a/b/c")):
-        assert fetch_source(source) == source
+        assert fetch_source(source).folder == source
 
 
 def test_a_repository_that_is_none(hub: str) -> None:

@@ -75,6 +75,7 @@ def test_keys_and_tensors_are_libmtmds(pocket_checkpoint: Path, mmproj: Path) ->
     assert (metadata["clip.vision.patch_size"], metadata["clip.vision.spatial_merge_size"]) == (14, 2)
     assert metadata["clip.vision.projection_dim"] == config.n_embd
     assert metadata["clip.use_silu"] is True
+    assert metadata["mm35local.recipe"] == "--mmproj F16"
     assert len(header.tensors) == 9 * config.vision_layers + 2 + 4 + 1
     tensors = read_tensors(mmproj)
     assert tensors["v.patch_embd.weight"].shape == (14, 14, 3, config.vision_embd)
