@@ -12,13 +12,13 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.events import Key, Paste
-from textual.widgets import Footer
 
 from mm35local.tui.commands import parse
 from mm35local.tui.connection import Link, LinkState
 from mm35local.tui.records import Attachment, MessageState
 from mm35local.tui.screens.chat_commands import ChatCommands
 from mm35local.tui.ui_events import AnswerEnded, LinkChanged, Submitted
+from mm35local.tui.widgets.key_line import KeyLine
 from mm35local.tui.widgets.turn import Turn
 
 
@@ -47,7 +47,7 @@ class ChatScreen(ChatCommands):
             yield self.pending
             yield self.prompt
             yield self.status
-        yield Footer(compact=True, show_command_palette=False)
+        yield KeyLine()
 
     async def on_mount(self) -> None:
         self.prompt.focus()

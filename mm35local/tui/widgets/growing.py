@@ -15,6 +15,10 @@ class Growing(Widget):
 
     virtual_size = reactive(Size(0, 0), repaint=False)
 
+    def skip_styles_cache(self) -> None:
+        """For a widget that paints its lines itself: Textual would note every line that ever grew as one to paint."""
+        self._styles_cache.clear()
+
 
 class Ground(Growing):
     """Behind growing text: without a border it is one line, again and again, where Textual would paint each anew."""
@@ -22,6 +26,7 @@ class Ground(Growing):
     def render_lines(self, crop: Region) -> list[Strip]:
         if any(kind for kind, _ in self.styles.border):
             return super().render_lines(crop)
+        self.skip_styles_cache()
         strip = Strip.blank(crop.width, self.rich_style)
         background = self.background_colors[1]
         for line_filter in self.get_line_filters():

@@ -183,6 +183,7 @@ class MarkdownView(Growing):
     def render_lines(self, crop: Region) -> list[Strip]:
         """A line that only moved is not painted again: that is most of what a stream would cost."""
         self._lay_out()
+        self.skip_styles_cache()
         strips = [self._paint(y) for y in crop.line_range]
         if len(self._painted) > 2 * self.screen.size.height:
             self._painted = {y: self._painted[y] for y in crop.line_range if y in self._painted}
