@@ -1,7 +1,9 @@
 """What the terminal chat costs: `python -m bench.tui [--minutes M] [--idle SECONDS] [--rounds N]`.
 
 The chat runs as a process of its own on a pseudo terminal of 120 x 40, against a scripted server; CPU is what the
-operating system counted for the chat. `--minutes` is how long memory is watched while answer after answer streams.
+operating system counted for the chat. The terminal says that it knows synchronized output, as today's do: the chat then
+marks the beginning of each repaint, and those marks are counted. `--minutes` is how long memory is watched while answer
+after answer streams.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import mean
 
 import psutil
 
@@ -36,14 +39,14 @@ _LONG = 5000
 _TEXT = "The **loader** reads `tensors` in order, and a list follows:\n\n- one\n- two\n\n```python\nx = [1, 2]\n```\n\n"
 _WORDS = _TEXT.split(" ")
 _ANSWER_TOKENS = 1000
-_FRAME_GAP_SECONDS = 0.015
+_ASKS_FOR_SYNC, _HAS_SYNC, _BEGINS_FRAME = b"\x1b[?2026$p", b"\x1b[?2026;2$y", b"\x1b[?2026h"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=0.5)
     parser.add_argument("--idle", type=float, default=30.0)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3, help="0 measures the stream alone")
     arguments = parser.parse_args()
     samples: dict[str, list[float]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as folder:
@@ -58,33 +61,38 @@ def main() -> None:
             chat.seconds_to(b"ready")
             chat.watch(2.0)
             samples["idle CPU (% of a core)"].append(chat.watch(arguments.idle).cpu_percent)
-        for what, value in _stream(60 * arguments.minutes):
+        for what, value in _stream(60 * arguments.minutes, Path(folder) / "streamed.sqlite3"):
             samples[what].append(value)
     report("tui", "", samples)
 
 
-def _stream(seconds: float) -> Iterator[tuple[str, float]]:
+def _stream(seconds: float, history: Path) -> Iterator[tuple[str, float]]:
     """Answers of 1,000 tokens without a pause between them, as in a long conversation."""
     each = _ANSWER_TOKENS / TOKENS_PER_SECOND
-    with ChatServer(ChatScript(scripts=[_answer()])) as server, _chat(server.url) as chat:
+    with ChatServer(ChatScript(scripts=[_answer()])) as server, _chat(server.url, history) as chat:
         chat.seconds_to(b"ready")
         num_waiting = 3
         for _ in range(num_waiting):
             chat.write(b"go\r")
         chat.watch(each)
         usages, sizes = [], []
-        for _ in range(max(1, round(seconds / each))):
+        for _ in range(max(4, round(seconds / each))):
             chat.write(b"go\r")
             usages.append(chat.watch(each))
-            sizes.append(chat.rss_bytes)
-        half = len(sizes) // 2
-        growth = (sizes[-1] - sizes[half]) / (1 << 20) / max(each, (len(sizes) - 1 - half) * each) * 60
-        yield (
-            f"streaming {TOKENS_PER_SECOND} tok/s: CPU (% of a core)",
-            sum(u.cpu_percent for u in usages) / len(usages),
-        )
-        yield "streaming: repaints per second", sum(u.num_frames for u in usages) / (len(usages) * each)
-        yield "streaming: growth of memory over the second half (MiB per minute)", growth
+            sizes.append(chat.rss_bytes / (1 << 20))
+        gaps = sorted(gap for usage in usages for gap in usage.gaps)
+        yield f"streaming {TOKENS_PER_SECOND} tok/s: CPU (% of a core)", mean(u.cpu_percent for u in usages)
+        yield "streaming: repaints per second", sum(len(u.gaps) for u in usages) / (len(usages) * each)
+        yield "streaming: 99 of 100 repaints come within (s)", gaps[len(gaps) * 99 // 100]
+        yield "streaming: minutes", len(sizes) * each / 60
+        yield "streaming: memory at the end (MiB)", sizes[-1]
+        yield "streaming: growth of memory over the second half (MiB per minute)", _growth(sizes) / each * 60
+
+
+def _growth(sizes: list[float]) -> float:
+    """A step of the second half: the mean of its second part less that of its first."""
+    quarter = len(sizes) // 4
+    return (mean(sizes[-quarter:]) - mean(sizes[-2 * quarter : -quarter])) / quarter
 
 
 def _answer() -> Script:
@@ -138,9 +146,10 @@ def _open_long(url: str, history: Path) -> float:
 class Usage:
     """What the chat used over a while."""
 
-    def __init__(self, cpu_seconds: float, seconds: float, num_frames: int) -> None:
+    def __init__(self, cpu_seconds: float, seconds: float, gaps: list[float]) -> None:
         self.cpu_percent = 100 * cpu_seconds / seconds
-        self.num_frames = num_frames
+        self.gaps = gaps
+        """Seconds before each repaint."""
 
 
 class Chat:
@@ -161,14 +170,17 @@ class Chat:
         raise TimeoutError(f"{text!r} was not drawn in {limit} s")
 
     def watch(self, seconds: float) -> Usage:
-        """Output after a pause is a repaint; a terminal that is slow to read would merge them."""
-        before, start, num_frames, last = self._cpu_seconds(), time.monotonic(), 0, 0.0
+        before, start, gaps = self._cpu_seconds(), time.monotonic(), []
+        last, rest = start, b""
         while (left := start + seconds - time.monotonic()) > 0:
-            if self._read(min(left, 1.0)):
+            drawn = rest + self._read(min(left, 1.0))
+            for _ in range(drawn.count(_BEGINS_FRAME)):
                 now = time.monotonic()
-                num_frames += now - last > _FRAME_GAP_SECONDS
+                gaps.append(now - last)
                 last = now
-        return Usage(self._cpu_seconds() - before, time.monotonic() - start, num_frames)
+            # A mark may come in two pieces.
+            rest = drawn.rpartition(_BEGINS_FRAME)[2][1 - len(_BEGINS_FRAME) :]
+        return Usage(self._cpu_seconds() - before, time.monotonic() - start, gaps)
 
     def write(self, keys: bytes) -> None:
         os.write(self._terminal, keys)
@@ -183,21 +195,29 @@ class Chat:
 
     def _read(self, seconds: float) -> bytes:
         ready, _, _ = select.select([self._terminal], [], [], seconds)
-        return os.read(self._terminal, 1 << 16) if ready else b""
+        drawn = os.read(self._terminal, 1 << 16) if ready else b""
+        if _ASKS_FOR_SYNC in drawn:
+            self.write(_HAS_SYNC)
+        return drawn
 
 
 @contextmanager
-def _chat(url: str) -> Iterator[Chat]:
+def _chat(url: str, history: Path | None = None) -> Iterator[Chat]:
     program = (
-        "import sys; from mm35local.tui.app import run_chat; from mm35local.tui.options import ChatOptions;"
-        " run_chat(ChatOptions(sys.argv[1]))"
+        "import sys; from pathlib import Path; from mm35local.tui.app import run_chat;"
+        " from mm35local.tui.options import ChatOptions;"
+        " run_chat(ChatOptions(sys.argv[1], history_path=Path(sys.argv[2]) if sys.argv[2] else None))"
     )
     terminal, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
     environment = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor"}
     start = time.monotonic()
     with subprocess.Popen(
-        [sys.executable, "-c", program, url], stdin=slave, stdout=slave, stderr=slave, env=environment
+        [sys.executable, "-c", program, url, str(history or "")],
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        env=environment,
     ) as process:
         os.close(slave)
         try:

@@ -22,7 +22,8 @@ from mm35local.tui.widgets.thinking import Thinking
 from mm35local.tui.widgets.tool_calls import ToolCalls
 from mm35local.tui.widgets.turn import Turn
 
-PAINTS_PER_SECOND = 10
+PAINTS_PER_SECOND = 8
+"""Textual repaints twice for each: what changed, and the scroll bar after it."""
 
 
 class Answer(Turn):

@@ -62,6 +62,9 @@ class MarkdownView(Growing):
     def on_mount(self) -> None:
         self.app.theme_changed_signal.subscribe(self, self._on_theme)
 
+    def on_unmount(self) -> None:
+        self.app.theme_changed_signal.unsubscribe(self)  # it would keep the view for good
+
     def add(self, text: str) -> None:
         self._source += visible(text)
         self._is_growing = self._is_behind = True
