@@ -104,7 +104,7 @@ class ChatScreen(ChatCommands):
         answer, self.answer, self.answering = self.answer, None, None
         if answer is not None:
             await answer.finish()
-            answer.tell_place(self.session.place(answer.message_id))
+            await answer.tell_place(self.session.place(answer.message_id))
         self.tell_figures()
         self.refresh_bindings()
         if event.reply.error is not None:

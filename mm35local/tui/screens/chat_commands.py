@@ -10,7 +10,7 @@ from textual import on
 from mm35local.errors import Mm35Error, UsageError
 from mm35local.tui.attachments import read_attachment
 from mm35local.tui.commands import COMMANDS, find, starting_with
-from mm35local.tui.export import write_export
+from mm35local.tui.export import as_json, as_markdown, is_json, tree_as_json, write_new
 from mm35local.tui.files import best_matches, list_files
 from mm35local.tui.imports import read_export
 from mm35local.tui.records import Attachment, Conversation
@@ -92,14 +92,23 @@ class ChatCommands(ChatTurns):
     async def command_export(self, argument: str) -> None:
         if not self.session.messages:
             raise UsageError("there is nothing to export yet", "ask something first")
-        path = Path(argument).expanduser()
-        await asyncio.to_thread(write_export, path, self.session.title, list(self.session.messages))
-        self.notify(str(path), title="Exported", markup=False)
+        option, _, rest = argument.partition(" ")
+        is_whole = option == "--all"
+        path = _new_file(rest if is_whole else argument)
+        title, shown = self.session.title, list(self.session.messages)
+        if is_whole:
+            if not is_json(path):
+                raise UsageError(f"{path}: Markdown holds one branch", "/export --all NAME.json")
+            text = tree_as_json(title, self.session.all_messages, shown[-1].id)
+        else:
+            text = (as_json if is_json(path) else as_markdown)(title, shown)
+        await asyncio.to_thread(write_new, path, text)
+        self.notify(str(path), title="Exported to", markup=False)
 
     async def command_import(self, argument: str) -> None:
         found = await asyncio.to_thread(read_export, Path(argument))
         for one in found:
-            await self.session.add_conversation(shortened(one.title), one.messages, one.at)
+            await self.session.add_conversation(shortened(one.title), one.messages, one.at, one.shown_id)
         self.notify("Ctrl+O lists them.", title=f"{len(found)} conversations taken over")
 
     # --- how it is answered ---
@@ -189,3 +198,10 @@ class ChatCommands(ChatTurns):
     async def _completed(self, event: Completed) -> None:
         if event.word.kind == "file":
             await self.run_command("attach", event.choice)
+
+
+def _new_file(name: str) -> Path:
+    """In full, so that whoever reads it knows where the file is."""
+    if not name.strip():
+        raise UsageError("a file needs a name", "/export --all NAME.json")
+    return Path(name.strip()).expanduser().absolute()
