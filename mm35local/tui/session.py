@@ -94,9 +94,12 @@ class ChatSession:
         """None until the first question is stored."""
         return self._conversation_id
 
-    async def resume(self, conversation: Conversation) -> None:
+    async def resume(self, conversation: Conversation, message_id: int = 0) -> None:
+        """Open it at the branch that was shown last, or at the newest one that holds a message."""
         self._branches = Branches(await self._history.messages(conversation.id))
         self.messages = self._branches.path(conversation.leaf_id)
+        if message_id and message_id not in (message.id for message in self.messages):
+            self.messages = self._branches.path(self._branches.newest_leaf(message_id))
         self._conversation_id = conversation.id
         self.title = conversation.title
 

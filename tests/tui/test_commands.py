@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from textual.widgets import TextArea
 
 from mm35local.tui.options import ChatOptions
@@ -113,3 +114,14 @@ async def test_what_makes_the_prefix_be_read_again_is_told(server: ChatServer) -
             ("warning", "settings are kept", again),
             ("information", "effort is high", later),
         ]
+
+
+async def test_images_are_for_models_that_see(server: ChatServer, tmp_path: Path) -> None:
+    path = tmp_path / "red.png"
+    Image.new("RGB", (6, 5), "#ff0000").save(path)
+    server.script.health = {"model": {"id": "blind", "vision": False}}
+    async with open_chat(ChatOptions(server.url)) as chat:
+        await chat.ask(f"/attach {path}")
+        await until(lambda: _told(chat))
+        assert _told(chat) == [("error", "blind sees no images", "serve the model with its vision part: --mmproj FILE")]
+        assert not chat.screen.pending.attachments
