@@ -28,7 +28,7 @@ import psutil
 
 from bench.results_file import report
 from mm35local.tui.history import History
-from mm35local.tui.records import Message, Role
+from mm35local.tui.records import Message, Role, as_path
 from tests.fakes.chat_server import ChatScript, ChatServer, Pause, Say, Script
 
 TOKENS_PER_SECOND = 200
@@ -102,8 +102,8 @@ async def _write_long_conversation(path: Path) -> None:
     await history.open()
     number = await history.start_conversation("long", "m")
     text = "Some **Markdown** with a list:\n\n- one\n- two\n\n```python\nx = 1\n```\n"
-    path_of = [Message((Role.USER, Role.ASSISTANT)[i % 2], f"{i}: {text}") for i in range(_LONG)]
-    await history.add_path(number, path_of)
+    messages = as_path(Message((Role.USER, Role.ASSISTANT)[i % 2], f"{i}: {text}") for i in range(_LONG))
+    await history.add_tree(number, messages)
     await history.close()
 
 

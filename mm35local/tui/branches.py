@@ -24,6 +24,11 @@ class Branches:
             self._children[message.parent_id].append(message.id)
         self._messages[message.id] = message
 
+    @property
+    def messages(self) -> list[Message]:
+        """All of them, each after its parent."""
+        return sorted(self._messages.values(), key=lambda message: message.id)
+
     def path(self, leaf_id: int) -> list[Message]:
         """From the first message to `leaf_id`; of an unknown one, the newest path."""
         at = leaf_id if leaf_id in self._messages else self.newest_leaf(0)

@@ -28,7 +28,7 @@ COMMANDS = (
     Command("effort", "none|high", "Whether the model thinks before it answers"),
     Command("system", "[TEXT]", "The system prompt; without a text there is none"),
     Command("copy", "", "Copy the last answer as Markdown"),
-    Command("export", "FILE", "Write the shown branch to a new file: .json, or Markdown"),
+    Command("export", "FILE", "Write this branch, .json or Markdown; --all FILE: every one"),
     Command("import", "FILE", "Take over an export of ChatGPT, Le Chat or this chat"),
     Command("settings", "", "Sampling, presets, colours"),
     Command("theme", "", "Light or dark"),

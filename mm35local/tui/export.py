@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +14,7 @@ from mm35local.tui.attachments import fenced
 from mm35local.tui.records import Message, Role
 
 FORMAT = "mm35local-conversation"
-VERSION = 1
+VERSION = 2
 
 
 def as_markdown(title: str, messages: Sequence[Message]) -> str:
@@ -34,12 +34,26 @@ def as_markdown(title: str, messages: Sequence[Message]) -> str:
 
 def as_json(title: str, messages: Sequence[Message]) -> str:
     """Everything that is stored of the branch that is shown."""
-    document = {"format": FORMAT, "version": VERSION, "title": title, "messages": [_fields(m) for m in messages]}
-    return json.dumps(document, ensure_ascii=False, indent=2) + "\n"
+    return _dumped(title, messages, {})
+
+
+def tree_as_json(title: str, messages: Sequence[Message], shown_id: int) -> str:
+    """Everything that is stored of all branches; `shown_id` is the end of the one that is shown.
+
+    `parents` and `shown` are places in `messages`, in which every message comes after its parent.
+    """
+    places = {message.id: place for place, message in enumerate(messages)}
+    parents = [places.get(message.parent_id) for message in messages]
+    return _dumped(title, messages, {"parents": parents, "shown": places[shown_id]})
+
+
+def _dumped(title: str, messages: Sequence[Message], more: Mapping[str, object]) -> str:
+    head = {"format": FORMAT, "version": VERSION, "title": title, **more}
+    return json.dumps({**head, "messages": [_fields(m) for m in messages]}, ensure_ascii=False, indent=2) + "\n"
 
 
 def _fields(message: Message) -> dict[str, Any]:
-    usage = message.outcome.usage
+    outcome = message.outcome
     at = datetime.fromtimestamp(message.created_at, UTC).isoformat() if message.created_at else None
     return {
         "role": message.role.value,
@@ -47,18 +61,25 @@ def _fields(message: Message) -> dict[str, Any]:
         "reasoning": message.reasoning,
         "model": message.model,
         "created_at": at,
-        "state": message.outcome.state.value,
-        "usage": asdict(usage) if usage else None,
+        "state": outcome.state.value,
+        "error": outcome.error,
+        "is_cut": outcome.is_cut,
+        "seconds": outcome.seconds,
+        "usage": asdict(outcome.usage) if outcome.usage else None,
         "attachments": [asdict(item) for item in message.attachments],
         "tool_calls": [asdict(call) for call in message.tool_calls],
     }
 
 
-def write_export(path: Path, title: str, messages: Sequence[Message]) -> None:
-    """The name's ending decides: .json, or Markdown. Raises UsageError if it cannot be written or stands there."""
-    text = as_json(title, messages) if path.suffix.lower() == ".json" else as_markdown(title, messages)
+def is_json(path: Path) -> bool:
+    """The name's ending decides: .json, or Markdown."""
+    return path.suffix.lower() == ".json"
+
+
+def write_new(path: Path, text: str) -> None:
+    """Raises UsageError if it cannot be written or stands there already."""
     try:
-        with path.expanduser().open("x", encoding="utf-8") as file:
+        with path.open("x", encoding="utf-8") as file:
             file.write(text)
     except OSError as problem:
         raise UsageError(

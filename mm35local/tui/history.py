@@ -92,11 +92,13 @@ class History:
 
     async def add(self, conversation_id: int, message: Message) -> int:
         """Store `message` after its parent, as the end of the branch that is shown; answers its id."""
-        return await self._run(lambda: self._add(conversation_id, [message])[0])
+        ids = {message.parent_id: message.parent_id}
+        return await self._run(lambda: self._add(conversation_id, [message], ids)[-1])
 
-    async def add_path(self, conversation_id: int, messages: Sequence[Message]) -> list[int]:
-        """Store messages one after the other, each the parent of the next; answers their ids."""
-        return await self._run(lambda: self._add(conversation_id, messages, is_path=True))
+    async def add_tree(self, conversation_id: int, messages: Sequence[Message]) -> list[int]:
+        """Store messages whose parents are among them, each after its parent; answers their new ids. The branch of the
+        last one is shown."""
+        return await self._run(lambda: self._add(conversation_id, messages, {0: 0}))
 
     async def save(
         self, message_id: int, content: str, reasoning: str, outcome: Outcome, tool_calls: Sequence[ToolCall] = ()
@@ -187,18 +189,20 @@ class History:
         )
         return int(cursor.lastrowid or 0)
 
-    def _add(self, conversation_id: int, messages: Sequence[Message], is_path: bool = False) -> list[int]:
-        ids: list[int] = []
+    def _add(self, conversation_id: int, messages: Sequence[Message], ids: dict[int, int]) -> list[int]:
+        """`ids` are those that the parents' ids stand for here; it gets those of `messages` too."""
+        added: list[int] = []
         at = 0.0
         with self._transaction() as db:
             for message in messages:
                 at = message.created_at or time.time()
-                parent_id = (ids[-1] if ids else 0) if is_path else message.parent_id
-                ids.append(int(db.execute(_ADD, (conversation_id, *_columns(message, parent_id), at)).lastrowid or 0))
-            if ids:
-                where = (at, ids[-1], conversation_id)
+                columns = _columns(message, ids[message.parent_id])
+                added.append(int(db.execute(_ADD, (conversation_id, *columns, at)).lastrowid or 0))
+                ids[message.id] = added[-1]
+            if added:
+                where = (at, added[-1], conversation_id)
                 db.execute("UPDATE conversations SET updated_at = ?, leaf_id = ? WHERE id = ?", where)
-        return ids
+        return added
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

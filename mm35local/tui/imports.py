@@ -1,24 +1,26 @@
 """Conversations of other programs: ChatGPT's conversations.json, Le Chat's chat-*.json, and our own export.
 
-A .zip of either is read as it was downloaded. Only what people and models said is taken over, as one path each.
+A .zip of either is read as it was downloaded. Of other programs only what people and models said is taken over, as one
+path each; our own come back whole, with their branches.
 """
 
 from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from mm35local.errors import UsageError
-from mm35local.tui.export import FORMAT
+from mm35local.tui.export import FORMAT, VERSION
 from mm35local.tui.plain_text import encodable
-from mm35local.tui.records import Attachment, Message, Role, ToolCall
+from mm35local.tui.records import Attachment, Message, MessageState, Outcome, Role, ToolCall, as_path
+from mm35local.types import Usage
 
 MAX_BYTES = 512 << 20
 _HINT = "ChatGPT's and Le Chat's exports (JSON or ZIP) and those of this chat can be imported"
@@ -31,6 +33,9 @@ class Imported:
     at: float
     """Seconds since 1970; 0 is unknown."""
     messages: list[Message]
+    """Each after its parent; ids count from 1."""
+    shown_id: int = 0
+    """The end of the branch that was shown; 0 is the last message."""
 
 
 def read_export(path: Path) -> list[Imported]:
@@ -136,7 +141,8 @@ class ChatGptBody(BaseModel):
             if node.message and (message := node.message.as_message()):
                 path.append(message)
             at = node.parent
-        return Imported(self.title or "(untitled)", self.update_time or self.create_time or 0.0, path[::-1])
+        at_seconds = self.update_time or self.create_time or 0.0
+        return Imported(self.title or "(untitled)", at_seconds, as_path(path[::-1]))
 
 
 class LeChatChunk(BaseModel):
@@ -165,7 +171,7 @@ def _le_chat(bodies: list[LeChatBody]) -> Imported:
     messages = sorted((m for body in bodies if (m := body.as_message())), key=lambda message: message.created_at)
     first = next((message.content for message in messages if message.role is Role.USER), "")
     title = next((line.strip() for line in first.splitlines() if line.strip()), "(untitled)")
-    return Imported(title, messages[-1].created_at if messages else 0.0, messages)
+    return Imported(title, messages[-1].created_at if messages else 0.0, as_path(messages))
 
 
 class OwnAttachment(BaseModel):
@@ -180,21 +186,37 @@ class OwnCall(BaseModel):
     id: str = ""
 
 
+Count = Annotated[int, Field(ge=0, le=1 << 53)]
+
+
+class OwnUsage(BaseModel):
+    num_prompt_tokens: Count
+    num_completion_tokens: Count
+    num_cached_tokens: Count = 0
+
+
 class OwnMessage(BaseModel):
     role: Role
     content: Text = ""
     reasoning: Text = ""
     model: Text = ""
     created_at: datetime | None = None
+    state: MessageState = MessageState.COMPLETE
+    error: str | None = None
+    is_cut: bool = False
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    usage: OwnUsage | None = None
     attachments: list[OwnAttachment] = Field(default_factory=list)
     tool_calls: list[OwnCall] = Field(default_factory=list)
 
     def as_message(self) -> Message:
+        usage = Usage(**self.usage.model_dump()) if self.usage else None
         return Message(
             self.role,
             self.content,
             self.reasoning,
             self.model,
+            Outcome(self.state, usage, self.seconds, self.error, self.is_cut),
             attachments=tuple(Attachment(**item.model_dump()) for item in self.attachments),
             tool_calls=tuple(ToolCall(**call.model_dump()) for call in self.tool_calls),
             created_at=self.created_at.timestamp() if self.created_at else 0.0,
@@ -202,9 +224,31 @@ class OwnMessage(BaseModel):
 
 
 class OwnBody(BaseModel):
+    """One branch, or all: then `parents` and `shown` are places in `messages`."""
+
+    version: Annotated[int, Field(ge=1, le=VERSION)]
     title: Text = "(untitled)"
     messages: list[OwnMessage]
+    parents: list[int | None] | None = None
+    shown: int | None = None
+
+    @model_validator(mode="after")
+    def _is_a_tree(self) -> OwnBody:
+        if self.parents is not None:
+            known = (parent is None or 0 <= parent < place for place, parent in enumerate(self.parents))
+            if len(self.parents) != len(self.messages) or not all(known):
+                raise ValueError("every message needs a parent that stands before it, or none")
+        if self.shown is not None and not 0 <= self.shown < len(self.messages):
+            raise ValueError("the message that was shown is none of them")
+        return self
 
     def as_imported(self) -> Imported:
-        messages = [message.as_message() for message in self.messages]
-        return Imported(self.title, messages[-1].created_at if messages else 0.0, messages)
+        said = [message.as_message() for message in self.messages]
+        messages = as_path(said) if self.parents is None else _as_tree(said, self.parents)
+        at = messages[-1].created_at if messages else 0.0
+        return Imported(self.title, at, messages, 0 if self.shown is None else self.shown + 1)
+
+
+def _as_tree(messages: Sequence[Message], parents: Sequence[int | None]) -> list[Message]:
+    ids = [0 if parent is None else parent + 1 for parent in parents]
+    return [replace(m, id=number, parent_id=ids[number - 1]) for number, m in enumerate(messages, start=1)]

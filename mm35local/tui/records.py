@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from mm35local.types import Usage
@@ -72,6 +73,11 @@ class Message:
     tool_calls: tuple[ToolCall, ...] = ()
     created_at: float = field(default=0.0, compare=False)
     """Seconds since 1970; 0 is now, once it is stored."""
+
+
+def as_path(messages: Iterable[Message]) -> list[Message]:
+    """Each the parent of the next; ids count from 1."""
+    return [replace(message, id=place + 1, parent_id=place) for place, message in enumerate(messages)]
 
 
 @dataclass(frozen=True, slots=True)

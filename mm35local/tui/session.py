@@ -94,9 +94,12 @@ class ChatSession:
         """None until the first question is stored."""
         return self._conversation_id
 
-    async def resume(self, conversation: Conversation) -> None:
+    async def resume(self, conversation: Conversation, message_id: int = 0) -> None:
+        """Open it at the branch that was shown last, or at the newest one that holds a message."""
         self._branches = Branches(await self._history.messages(conversation.id))
         self.messages = self._branches.path(conversation.leaf_id)
+        if message_id and message_id not in (message.id for message in self.messages):
+            self.messages = self._branches.path(self._branches.newest_leaf(message_id))
         self._conversation_id = conversation.id
         self.title = conversation.title
 
@@ -141,12 +144,25 @@ class ChatSession:
         title = shortened(f"{self.title} (fork)")
         await self.resume(await self.add_conversation(title, kept))
 
-    async def add_conversation(self, title: str, messages: Sequence[Message], at: float = 0.0) -> Conversation:
-        """Store a conversation as one path; nothing on the screen changes. `at` is seconds since 1970, 0 is now."""
+    async def add_conversation(
+        self, title: str, messages: Sequence[Message], at: float = 0.0, shown_id: int = 0
+    ) -> Conversation:
+        """Store a conversation whose messages have each other as parents; nothing on the screen changes.
+
+        `at` is seconds since 1970, 0 is now; `shown_id` is the end of the branch to show, 0 the last message.
+        """
         model = next((message.model for message in messages if message.model), "")
         number = await self._history.start_conversation(title, model, at)
-        ids = await self._history.add_path(number, messages)
-        return Conversation(number, title, model, len(ids), at, leaf_id=ids[-1] if ids else 0)
+        ids = await self._history.add_tree(number, messages)
+        leaf_id = next((new for new, old in zip(ids, messages, strict=True) if old.id == shown_id), max(ids, default=0))
+        if shown_id:
+            await self._history.show_branch(number, leaf_id)
+        return Conversation(number, title, model, len(ids), at, leaf_id=leaf_id)
+
+    @property
+    def all_messages(self) -> list[Message]:
+        """Of every branch, each after its parent."""
+        return self._branches.messages
 
     @property
     def num_context_tokens(self) -> int:
@@ -203,7 +219,7 @@ class ChatSession:
         path = self.messages
         self._branches, self.messages = Branches(), []
         self._conversation_id = await self._history.start_conversation(self.title, model)
-        for message, number in zip(path, await self._history.add_path(self._conversation_id, path), strict=True):
+        for message, number in zip(path, await self._history.add_tree(self._conversation_id, path), strict=True):
             self._append(replace(message, id=number, parent_id=self._last_id))
 
     @property

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from mm35local.errors import CheckpointError, ConversionError, UsageError
 from quantize.checkpoint import open_checkpoint
-from quantize.consume import Consumer
+from quantize.consume import ShardSupply
 from quantize.convert import Options
 from quantize.disk import Step, disk_needs, peak
 from quantize.head import head_path
@@ -110,7 +110,7 @@ def test_the_outputs_are_those_of_a_kept_source(
 
 
 def _names_of_vision(source: Path) -> Iterator[str]:
-    """Shards that nothing but vision tensors stand in: without an mmproj no output needs them."""
+    """ShardSupply that nothing but vision tensors stand in: without an mmproj no output needs them."""
     by_shard: dict[str, list[str]] = {}
     for tensor in open_checkpoint(source).tensors.values():
         by_shard.setdefault(tensor.path.name, []).append(tensor.name)
@@ -149,7 +149,7 @@ def test_a_source_whose_outputs_are_whole_is_consumed_at_once(
 def test_disk_never_takes_more_than_was_planned(source: Path, tmp_path: Path, quants: tuple[str, ...]) -> None:
     out = tmp_path / "out"
     plan = plan_everything(source, out, quants, "F16", Options())
-    [need] = disk_needs(plan.jobs, out, Consumer(Source(source), plan.jobs))
+    [need] = disk_needs(plan.jobs, out, ShardSupply(Source(source), plan.jobs, is_consuming=True))
     without = sum(output.num_bytes for output in plan.outputs)
     taken: list[int] = []
 
@@ -327,10 +327,10 @@ def test_a_second_name_of_a_shard_frees_nothing_and_stays(
     checkpoints: dict[str, Path], source: Path, tmp_path: Path
 ) -> None:
     plan = plan_everything(source, tmp_path / "out", QUANTS, "F16", Options())
-    [alone] = disk_needs(plan.jobs, tmp_path / "out", Consumer(Source(source), plan.jobs))
+    [alone] = disk_needs(plan.jobs, tmp_path / "out", ShardSupply(Source(source), plan.jobs, is_consuming=True))
     for shard in _shards(source):
         os.link(shard, tmp_path / shard.name)
-    [linked] = disk_needs(plan.jobs, tmp_path / "out", Consumer(Source(source), plan.jobs))
+    [linked] = disk_needs(plan.jobs, tmp_path / "out", ShardSupply(Source(source), plan.jobs, is_consuming=True))
     assert alone.num_bytes < linked.num_bytes
     convert_and_consume(source, tmp_path / "out")
     for shard in _shards(checkpoints["hf"]):

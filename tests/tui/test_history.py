@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from mm35local.errors import HistoryError
 from mm35local.tui.history import History
 from mm35local.tui.migrations import MIGRATIONS, migrate
-from mm35local.tui.records import Message, MessageState, Outcome, Role
+from mm35local.tui.records import Message, MessageState, Outcome, Role, as_path
 from mm35local.types import Usage
 
 SCHEMA = {
@@ -239,7 +239,7 @@ async def test_pinned_renamed_deleted_and_back(tmp_path: Path) -> None:
     path = tmp_path / "history.sqlite3"
     history = await _open(path)
     one, two = [await history.start_conversation(title, "m", at) for title, at in (("one", 1.0), ("two", 2.0))]
-    await history.add_path(one, [Message(Role.USER, "first words"), Message(Role.ASSISTANT, "x")])
+    await history.add_tree(one, as_path([Message(Role.USER, "first words"), Message(Role.ASSISTANT, "x")]))
     await history.pin(two, True)
     await history.rename(two, "second")
     assert [(c.title, c.is_pinned) for c in await history.conversations()] == [("second", True), ("one", False)]
@@ -268,7 +268,7 @@ async def test_a_long_conversation_can_be_thrown_away(tmp_path: Path) -> None:
     path = tmp_path / "history.sqlite3"
     history = await _open(path)
     number = await history.start_conversation("long", "m")
-    await history.add_path(number, [Message(Role.USER, str(i)) for i in range(3000)])
+    await history.add_tree(number, as_path(Message(Role.USER, str(i)) for i in range(3000)))
     await history.delete(number)
     await history.close()
     db = sqlite3.connect(path, isolation_level=None)

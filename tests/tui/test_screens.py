@@ -16,7 +16,7 @@ import pytest
 from textual.command import CommandPalette
 
 from mm35local.tui.options import ChatOptions
-from mm35local.tui.records import Message, Role
+from mm35local.tui.records import Message, Role, as_path
 from mm35local.tui.screens.chat import ChatScreen
 from mm35local.tui.screens.conversations import ConversationsScreen
 from mm35local.tui.screens.help import HelpScreen
@@ -105,7 +105,7 @@ async def _open_all(chat: Chat, see: Callable[[str], Awaitable[None]]) -> None:
     await see("leave")
     await chat.pilot.press("escape")
     old = [Message(Role.USER, "About [cats]"), Message(Role.ASSISTANT, "They purr.", model="m")]
-    await chat.app.session.add_conversation("About [cats]", old)
+    await chat.app.session.add_conversation("About [cats]", as_path(old))
     await chat.pilot.press("ctrl+o")
     await until(lambda: isinstance(chat.app.screen, ConversationsScreen))
     await chat.pilot.press(*"purr")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -12,16 +13,20 @@ from hypothesis import strategies as st
 
 from mm35local.errors import UsageError
 from mm35local.tui.attachments import fenced
-from mm35local.tui.export import write_export
+from mm35local.tui.branches import Branches
+from mm35local.tui.export import as_json, as_markdown, tree_as_json, write_new
 from mm35local.tui.imports import read_export
-from mm35local.tui.records import Attachment, Message, Outcome, Role, ToolCall
+from mm35local.tui.records import Attachment, Message, MessageState, Outcome, Role, ToolCall, as_path
 from mm35local.types import Usage
 
-PATH = [
-    Message(Role.USER, "Look:", attachments=(Attachment("a.py", "text/plain", "print('```')\n"),), created_at=5.0),
-    Message(Role.ASSISTANT, "It prints.\n", "hm\n\nah", "m", Outcome(usage=Usage(1, 2, 0)), created_at=6.0),
-    Message(Role.ASSISTANT, "", tool_calls=(ToolCall("look", '{"x": 1}', "abc"),), created_at=7.0),
-]
+OUTCOME = Outcome(MessageState.STOPPED, Usage(1, 2, 0), 1.5, "?", True)
+PATH = as_path(
+    [
+        Message(Role.USER, "Look:", attachments=(Attachment("a.py", "text/plain", "print('```')\n"),), created_at=5.0),
+        Message(Role.ASSISTANT, "It prints.\n", "hm\n\nah", "m", OUTCOME, created_at=6.0),
+        Message(Role.ASSISTANT, "", tool_calls=(ToolCall("look", '{"x": 1}', "abc"),), created_at=7.0),
+    ]
+)
 
 CHATGPT = [
     {
@@ -72,6 +77,11 @@ LE_CHAT = [
 ]
 
 
+def _own(**fields: object) -> str:
+    said = [{"role": "user", "content": "?"}]
+    return json.dumps({"format": "mm35local-conversation", "version": 2, "messages": said, **fields})
+
+
 def _written(tmp_path: Path, document: object, name: str = "x.json") -> Path:
     path = tmp_path / name
     path.write_text(json.dumps(document))
@@ -80,25 +90,38 @@ def _written(tmp_path: Path, document: object, name: str = "x.json") -> Path:
 
 def test_our_own_json_comes_back_whole(tmp_path: Path) -> None:
     path = tmp_path / "out.json"
-    write_export(path, "The [title]", PATH)
+    write_new(path, as_json("The [title]", PATH))
     [back] = read_export(path)
-    assert back.title == "The [title]"
-    assert [(m.role, m.content, m.reasoning, m.attachments, m.tool_calls) for m in back.messages] == [
-        (m.role, m.content, m.reasoning, m.attachments, m.tool_calls) for m in PATH
-    ]
-    assert back.at == 7.0
+    assert (back.title, back.messages, back.at) == ("The [title]", PATH, 7.0)
     with pytest.raises(UsageError, match="File exists"):
-        write_export(path, "again", PATH)
+        write_new(path, "again")
 
 
-def test_markdown_reads_well(tmp_path: Path) -> None:
-    path = tmp_path / "out.md"
-    write_export(path, "Title", PATH)
-    text = path.read_text()
-    assert text.startswith(
+@given(st.data())
+def test_all_branches_come_back(data: st.DataObject) -> None:
+    parents = [data.draw(st.integers(0, place)) for place in range(data.draw(st.integers(1, 12)))]
+    ids = [3 * place + 5 for place in range(len(parents))]
+    tree = [
+        Message(Role.USER, f"m{place}", id=ids[place], parent_id=ids[parent - 1] if parent else 0)
+        for place, parent in enumerate(parents)
+    ]
+    shown = data.draw(st.sampled_from(tree))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "tree.json"
+        write_new(path, tree_as_json("t", tree, shown.id))
+        [back] = read_export(path)
+    assert [m.content for m in back.messages] == [m.content for m in tree]
+    branches, again = Branches(tree), Branches(back.messages)
+    assert [m.content for m in again.path(back.shown_id)] == [m.content for m in branches.path(shown.id)]
+    for old, new in zip(tree, back.messages, strict=True):
+        assert [m.content for m in again.path(new.id)] == [m.content for m in branches.path(old.id)]
+
+
+def test_markdown_reads_well() -> None:
+    assert as_markdown("Title", PATH).startswith(
         "# Title\n\n## You\n\na.py\n````python\nprint('```')\n````\n\nLook:\n\n## m\n\n> hm\n>\n> ah\n\n"
     )
-    assert '```json\n{"x": 1}\n```' in text
+    assert '```json\n{"x": 1}\n```' in as_markdown("Title", PATH)
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))
@@ -138,7 +161,11 @@ def _zipped(tmp_path: Path, name: str, document: object) -> Path:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[1]", "{}", '[{"mapping": 3}]', '{"format": "mm35local-conversation"}', "\xff"]
+    "text",
+    [
+        *("", "{", "[1]", "{}", '[{"mapping": 3}]', '{"format": "mm35local-conversation"}', "\xff"),
+        *(_own(version=3), _own(parents=[]), _own(parents=[0]), _own(parents=[-1]), _own(shown=1)),
+    ],
 )
 def test_what_is_no_export_says_so(tmp_path: Path, text: str) -> None:
     path = tmp_path / "x.json"

@@ -27,7 +27,14 @@ class ChatScreen(ChatCommands):
         Binding("escape", "stop", "Stop", tooltip="Stop the answer and keep what came"),
         Binding("ctrl+n", "new", "New", tooltip="New conversation"),
         Binding("ctrl+o", "resume", "Past", tooltip="Past conversations, and search"),
-        Binding("alt+up,shift+tab", "select", "Messages", tooltip="To the messages: edit, copy, walk", priority=True),
+        Binding(
+            "alt+up,shift+tab",
+            "select",
+            "Messages",
+            key_display="⇧tab",
+            tooltip="To the messages: edit, copy, walk",
+            priority=True,
+        ),
         Binding("ctrl+t", "thinking", "Thinking", tooltip="Show or hide the thinking", show=False, priority=True),
         Binding("ctrl+y", "copy", "Copy", tooltip="Copy the last answer as Markdown"),
         Binding("f3", "settings", "Settings", tooltip="Sampling, presets, colours"),
@@ -104,7 +111,7 @@ class ChatScreen(ChatCommands):
         answer, self.answer, self.answering = self.answer, None, None
         if answer is not None:
             await answer.finish()
-            answer.tell_place(self.session.place(answer.message_id))
+            await answer.tell_place(self.session.place(answer.message_id))
         self.tell_figures()
         self.refresh_bindings()
         if event.reply.error is not None:

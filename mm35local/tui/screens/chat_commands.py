@@ -10,10 +10,10 @@ from textual import on
 from mm35local.errors import Mm35Error, UsageError
 from mm35local.tui.attachments import read_attachment
 from mm35local.tui.commands import COMMANDS, find, starting_with
-from mm35local.tui.export import write_export
+from mm35local.tui.export import as_json, as_markdown, is_json, tree_as_json, write_new
 from mm35local.tui.files import best_matches, list_files
 from mm35local.tui.imports import read_export
-from mm35local.tui.records import Attachment, Conversation
+from mm35local.tui.records import Attachment, Finding
 from mm35local.tui.screens.chat_turns import ChatTurns
 from mm35local.tui.screens.conversations import ConversationsScreen
 from mm35local.tui.screens.help import HelpScreen
@@ -23,6 +23,9 @@ from mm35local.tui.ui_events import Completed, Completing, Detached, Pasted
 from mm35local.tui.widgets.completions import Word
 from mm35local.tui.widgets.prompt import Prompt
 from mm35local.tui.widgets.turn import Turn
+
+_MOST_REVEALED = 400
+"""Messages below one that was searched for; more are not built at once."""
 
 
 class ChatCommands(ChatTurns):
@@ -63,12 +66,25 @@ class ChatCommands(ChatTurns):
         if chosen is not None:
             await self._open(chosen)
 
-    async def _open(self, conversation: Conversation) -> None:
+    async def _open(self, finding: Finding) -> None:
         try:
-            await self.session.resume(conversation)
+            await self.session.resume(finding.conversation, finding.message_id)
             await self.show_conversation()
+            if finding.message_id:
+                await self._reveal(finding.message_id)
         except Mm35Error as error:
             self.tell_error(error)
+
+    async def _reveal(self, message_id: int) -> None:
+        """Put the keyboard on a message, however far up, unless that would take long to build."""
+        ids = [message.id for message in self.session.messages]
+        num_after = len(ids) - ids.index(message_id) - 1
+        if num_after > _MOST_REVEALED:
+            self.notify("Ctrl+Up shows earlier ones.", title=f"It was said {num_after:,} messages before the end")
+            return
+        while self.transcript.turn(message_id) is None:
+            await self.transcript.show_earlier()
+        self.transcript.select(message_id)
 
     async def command_rename(self, title: str) -> None:
         number = self.session.conversation_id
@@ -92,14 +108,23 @@ class ChatCommands(ChatTurns):
     async def command_export(self, argument: str) -> None:
         if not self.session.messages:
             raise UsageError("there is nothing to export yet", "ask something first")
-        path = Path(argument).expanduser()
-        await asyncio.to_thread(write_export, path, self.session.title, list(self.session.messages))
-        self.notify(str(path), title="Exported", markup=False)
+        option, _, rest = argument.partition(" ")
+        is_whole = option == "--all"
+        path = _new_file(rest if is_whole else argument)
+        title, shown = self.session.title, list(self.session.messages)
+        if is_whole:
+            if not is_json(path):
+                raise UsageError(f"{path}: Markdown holds one branch", "/export --all NAME.json")
+            text = tree_as_json(title, self.session.all_messages, shown[-1].id)
+        else:
+            text = (as_json if is_json(path) else as_markdown)(title, shown)
+        await asyncio.to_thread(write_new, path, text)
+        self.notify(str(path), title="Exported to", markup=False)
 
     async def command_import(self, argument: str) -> None:
         found = await asyncio.to_thread(read_export, Path(argument))
         for one in found:
-            await self.session.add_conversation(shortened(one.title), one.messages, one.at)
+            await self.session.add_conversation(shortened(one.title), one.messages, one.at, one.shown_id)
         self.notify("Ctrl+O lists them.", title=f"{len(found)} conversations taken over")
 
     # --- how it is answered ---
@@ -160,7 +185,11 @@ class ChatCommands(ChatTurns):
     # --- attachments and completion ---
 
     async def command_attach(self, argument: str) -> None:
-        self.pending.attach(await asyncio.to_thread(read_attachment, Path(argument).expanduser()))
+        attachment = await asyncio.to_thread(read_attachment, Path(argument).expanduser())
+        model = self.connection.link.model
+        if attachment.is_image and model is not None and model.sees_images is False:
+            raise UsageError(f"{model.id} sees no images", "serve the model with its vision part: --mmproj FILE")
+        self.pending.attach(attachment)
 
     @on(Pasted)
     def _pasted(self, event: Pasted) -> None:
@@ -189,3 +218,10 @@ class ChatCommands(ChatTurns):
     async def _completed(self, event: Completed) -> None:
         if event.word.kind == "file":
             await self.run_command("attach", event.choice)
+
+
+def _new_file(name: str) -> Path:
+    """In full, so that whoever reads it knows where the file is."""
+    if not name.strip():
+        raise UsageError("a file needs a name", "/export --all NAME.json")
+    return Path(name.strip()).expanduser().absolute()

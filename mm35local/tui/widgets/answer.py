@@ -34,26 +34,30 @@ class Answer(Turn):
         super().__init__(message.id if message else reply.message_id if reply else 0, place)
         self._reply = reply
         self._message = message
-        self._thinking = Thinking(message.reasoning if message else "")
         self._body = MarkdownView(message.content if message else "")
-        self._calls = ToolCalls(message.tool_calls if message else ())
         self._figures = Static(markup=False, classes="figures")
+        # Most answers have neither: what is not there costs neither memory nor time to lay out.
+        self._thinking = Thinking(message.reasoning) if message and message.reasoning else None
+        self._calls = ToolCalls(message.tool_calls) if message and message.tool_calls else None
         self._num_content = 0
         self._num_reasoning = 0
         self._timer: Timer | None = None
 
     def compose(self) -> ComposeResult:
-        yield self._thinking
+        if self._thinking is not None:
+            yield self._thinking
         yield self._body
-        yield self._calls
+        if self._calls is not None:
+            yield self._calls
         yield self._figures
-        yield self.versions
+        yield from self.compose_versions()
 
     async def on_mount(self) -> None:
         if self._reply is not None:
             self._timer = self.set_interval(1 / PAINTS_PER_SECOND, self._paint)
         elif self._message is not None:
-            self._thinking.tell(False, 0, 0.0)
+            if self._thinking is not None:
+                self._thinking.tell(False, 0, 0.0)
             await self._close(self._message.model, self._message.outcome)
 
     async def finish(self) -> None:
@@ -62,28 +66,44 @@ class Answer(Turn):
             self._timer.stop()
         await self._paint()
         self._body.settle()
-        if self._reply is not None:
-            await self._close(self._reply.model, self._reply.outcome(), self._reply.error)
+        if (reply := self._reply) is not None:
+            self._reply = None  # a string a token
+            await self._close(reply.model, reply.outcome(), reply.error)
 
     async def _paint(self) -> None:
         reply = self._reply
         if reply is None:
             return
-        thought, self._num_reasoning = reply.reasoning.since(self._num_reasoning)
-        if thought:
-            self._thinking.add(thought)
-        if reply.reasoning.parts and (thought or reply.phase is not Phase.ANSWERING or self._num_content == 0):
-            is_thinking = reply.phase is Phase.THINKING
-            self._thinking.tell(is_thinking, len(reply.reasoning.parts), reply.thinking_seconds)
+        await self._paint_thinking(reply)
         said, self._num_content = reply.content.since(self._num_content)
         if said:
             self._body.add(said)
         else:
             self._body.catch_up()
-        self._calls.tell(reply.tool_calls)
+        if reply.calls:
+            if self._calls is None:
+                self._calls = ToolCalls()
+                await self.mount(self._calls, before=self._figures)
+            self._calls.tell(reply.tool_calls)
+
+    async def _paint_thinking(self, reply: Reply) -> None:
+        if not reply.reasoning.parts:
+            return
+        if self._thinking is None:
+            self._thinking = Thinking()
+            await self.mount(self._thinking, before=self._body)
+        thought, self._num_reasoning = reply.reasoning.since(self._num_reasoning)
+        if thought:
+            self._thinking.add(thought)
+        if thought or reply.phase is not Phase.ANSWERING or self._num_content == 0:
+            is_thinking = reply.phase is Phase.THINKING
+            self._thinking.tell(is_thinking, len(reply.reasoning.parts), reply.thinking_seconds)
+
+    def rest(self) -> None:
+        self._body.rest()
 
     def toggle_thinking(self) -> None:
-        if self._thinking.display:
+        if self._thinking is not None:
             self._thinking.collapsed = not self._thinking.collapsed
 
     async def _close(self, model: str, outcome: Outcome, error: Mm35Error | None = None) -> None:

@@ -10,18 +10,18 @@ import time
 
 from rich.style import Style
 from textual.events import Click
-from textual.geometry import Size
+from textual.geometry import Region, Size
 from textual.selection import Selection
 from textual.strip import Strip
 from textual.theme import Theme
-from textual.widget import Widget
 
 from mm35local.tui.growing_fence import GrowingFence
 from mm35local.tui.markdown_lines import Block, Line, Palette, is_web, layout, parse
 from mm35local.tui.plain_text import visible
+from mm35local.tui.widgets.growing import Growing
 
 
-class MarkdownView(Widget):
+class MarkdownView(Growing):
     """`add` takes text as it comes from the model, `catch_up` shows what has come; `settle` says that it is whole."""
 
     REST = 6.0
@@ -36,9 +36,12 @@ class MarkdownView(Widget):
         self._tail_line = 0
         """The line of the source where the last block begins."""
         self.laid_out: list[Line] = []
-        """The lines on the screen; those of finished blocks stay the same objects. A Strip would be ten times larger:
-        it is made when a line is painted."""
+        """The lines it shows; those of finished blocks stay the same objects."""
         self._num_sealed_lines = 0
+        self._height: int | None = None
+        """Lines that it takes; None before they are laid out."""
+        self._painted: dict[int, tuple[Line, Strip]] = {}
+        """What is on the screen, by the number of the line. A Strip takes ten times the memory of its line."""
         self._fence = GrowingFence()
         self._is_growing = False
         self._is_behind = False
@@ -53,7 +56,7 @@ class MarkdownView(Widget):
     @property
     def lines(self) -> list[str]:
         """What it shows, without colours; nothing before its width is known."""
-        self._lay_out(self._width)
+        self._lay_out()
         return ["".join(segment.text for segment in line).rstrip() for line in self.laid_out]
 
     def on_mount(self) -> None:
@@ -94,20 +97,28 @@ class MarkdownView(Widget):
             return
         self.refresh(layout=True)
 
+    def rest(self) -> None:
+        """Keep the text and the height only; it is laid out again when it is painted or read."""
+        if not self._is_growing:
+            height = self._height
+            self._forget()
+            self._height = height
+
     # --- layout ---
 
     def get_content_width(self, container: Size, viewport: Size) -> int:
         return container.width
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
-        self._lay_out(width)
-        return len(self.laid_out)
-
-    def _lay_out(self, width: int) -> None:
         if width != self._width:
             self._forget()
             self._width = width
-        if width and not self.laid_out:
+        if self._height is None:
+            self._lay_out()
+        return self._height or 0
+
+    def _lay_out(self) -> None:
+        if self._width and not self.laid_out:
             self._lay_out_tail()
 
     def _forget(self) -> None:
@@ -115,6 +126,8 @@ class MarkdownView(Widget):
         self._sealed, self._tail_line = [], 0
         self.laid_out, self._num_sealed_lines = [], 0
         self._fence = GrowingFence()
+        self._height = None
+        self._painted.clear()
 
     def _tail_blocks(self) -> list[Block]:
         """What may still change, with lines of the whole source."""
@@ -126,8 +139,12 @@ class MarkdownView(Widget):
         self._is_behind = False
         blocks = self._tail_blocks()
         del self.laid_out[self._num_sealed_lines :]
-        if not blocks:
-            return
+        if blocks:
+            self._lay_out_blocks(blocks)
+        self._height = len(self.laid_out)
+
+    def _lay_out_blocks(self, blocks: list[Block]) -> None:
+        """All but the last one for good."""
         *done, last = blocks
         is_growing_fence = self._is_growing and last.kind == "fence"
         if done or not is_growing_fence:
@@ -161,6 +178,30 @@ class MarkdownView(Widget):
     def notify_style_update(self) -> None:
         super().notify_style_update()
         self._ground = None
+        self._painted.clear()
+
+    def render_lines(self, crop: Region) -> list[Strip]:
+        """A line that only moved is not painted again: that is most of what a stream would cost."""
+        self._lay_out()
+        strips = [self._paint(y) for y in crop.line_range]
+        if len(self._painted) > 2 * self.screen.size.height:
+            self._painted = {y: self._painted[y] for y in crop.line_range if y in self._painted}
+        background = self.background_colors[1]
+        for line_filter in self.get_line_filters():
+            strips = [strip.apply_filter(line_filter, background) for strip in strips]
+        left, right = crop.column_span
+        return [strip.crop(left, right) for strip in strips]
+
+    def _paint(self, y: int) -> Strip:
+        """A line of what is laid out, with the padding beside it."""
+        line = self.laid_out[y] if y < len(self.laid_out) else []
+        known = self._painted.get(y)
+        if known is not None and known[0] == line and known[1].cell_length == self.outer_size.width:
+            return known[1]
+        content, padding = self.render_line(y), self.styles.padding
+        strip = Strip.join([Strip.blank(padding.left, self._ground), content, Strip.blank(padding.right, self._ground)])
+        self._painted[y] = line, strip
+        return strip
 
     def render_line(self, y: int) -> Strip:
         width = self.size.width
@@ -180,6 +221,7 @@ class MarkdownView(Widget):
         return selection.extract("\n".join(self.lines)), "\n"
 
     def selection_updated(self, selection: Selection | None) -> None:
+        self._painted.clear()
         self.refresh()
 
     def on_click(self, event: Click) -> None:

@@ -12,7 +12,7 @@ from textual.widgets import TextArea
 
 from mm35local.tui.external import edit_text
 from mm35local.tui.ui_events import Completed, Completing, Detached, Pasted, Submitted
-from mm35local.tui.widgets.completions import Completions, word_before
+from mm35local.tui.widgets.completions import Completions, Word, word_before
 
 _NEWLINE_KEYS = ("shift+enter", "ctrl+j", "alt+enter")
 _LONG_PASTE_CHARS = 2000
@@ -20,7 +20,13 @@ _LONG_PASTE_CHARS = 2000
 
 class Prompt(TextArea):
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "submit", "Send", tooltip="Send the question; while an answer comes, it waits for its end"),
+        Binding(
+            "enter",
+            "submit",
+            "Send",
+            tooltip="Send the question; while an answer comes, it waits for its end",
+            show=False,
+        ),
         # Redo in a plain text area.
         Binding("ctrl+y", "screen.copy", "Copy", tooltip="Copy the last answer as Markdown"),
         Binding(",".join(_NEWLINE_KEYS), "newline", "New line", show=False),
@@ -123,16 +129,25 @@ class Prompt(TextArea):
 
     # --- completing ---
 
-    @on(TextArea.Changed)
-    def _look_at_word(self) -> None:
+    @property
+    def _word(self) -> Word | None:
+        """What stands before the cursor, if it can be completed."""
         row, column = self.cursor_location
         is_recalled = self._recalled >= 0 and self._is_recalling
-        word = None if is_recalled else word_before(self.document.get_line(row)[:column], row == 0)
+        return None if is_recalled else word_before(self.document.get_line(row)[:column], row == 0)
+
+    @on(TextArea.Changed)
+    def _look_at_word(self) -> None:
+        word = self._word
         if word is not None or self.completions.display:
             self.post_message(Completing(word))
 
     def _choose_by(self, key: str) -> bool:
         """Whether the list of completions took the key."""
+        if self.completions.word != self._word:
+            # The list comes from a worker: of a burst of keys it may still show what fits the first ones.
+            self.completions.offer(None, [])
+            return False
         match key:
             case "up":
                 self.completions.action_cursor_up()

@@ -24,4 +24,4 @@ class Question(Turn):
             yield Static(Content(f"+ {visible(item.name)} · {size}"), markup=False, classes="attached")
             if item.is_image:
                 yield ImagePreview(item.data)
-        yield self.versions
+        yield from self.compose_versions()

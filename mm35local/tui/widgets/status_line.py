@@ -113,7 +113,9 @@ class StatusLine(Widget):
 
     def _filling(self) -> Content:
         n_ctx = self._link.model.n_ctx if self._link.model else 0
-        num_tokens = self._num_tokens + (self._reply.num_tokens if self._reply else 0)
+        num_tokens = self._num_tokens
+        if reply := self._reply:
+            num_tokens = (reply.prefill.num_total if reply.prefill else num_tokens) + reply.num_tokens
         if not n_ctx:
             return Content()
         # The server refuses a prompt that leaves no room for max_tokens, or for one token.
@@ -131,8 +133,9 @@ class StatusLine(Widget):
 
 
 def _progress(reply: Reply) -> str:
-    if reply.is_queued and reply.queue_place:
-        return f"waiting · place {reply.queue_place} in the queue · {duration(reply.seconds)}"
+    if reply.is_queued and reply.num_before is not None:
+        before = f"at most {reply.num_before} before you" if reply.num_before else "next in the queue"
+        return f"waiting · {before} · {duration(reply.seconds)}"
     match reply.phase:
         case Phase.WAITING:
             return f"waiting · {duration(reply.seconds)}"

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from textual.app import ComposeResult
 from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
-from textual.widget import Widget
 from textual.widgets import Static
 
 from mm35local.errors import Mm35Error
@@ -17,6 +17,7 @@ from mm35local.tui.events import ModelCard
 from mm35local.tui.records import Message, Role
 from mm35local.tui.reply import Reply
 from mm35local.tui.widgets.answer import Answer
+from mm35local.tui.widgets.growing import Ground
 from mm35local.tui.widgets.notice import Notice
 from mm35local.tui.widgets.question import Question
 from mm35local.tui.widgets.thinking import Thinking
@@ -25,34 +26,38 @@ from mm35local.tui.widgets.welcome import Welcome
 
 _NUM_SHOWN = 20
 _NUM_MOST = 40
+_NUM_ON_PAGE = 10
+_NUM_AWAKE = 4
+"""Messages at the end that stay laid out: they are on the screen while the next ones come."""
 
 
-class Transcript(VerticalScroll, can_focus=False):
+class Page(Vertical, Ground):
+    """Some messages. Only the last page changes: those before it are laid out once."""
+
+
+class Transcript(VerticalScroll, Ground, can_focus=False):
     def __init__(self, reason: str, place: Callable[[int], tuple[int, int]]) -> None:
         """`place` tells which of how many versions a message is, by its id."""
         super().__init__()
         self._reason = reason
         self._place = place
         self._model: ModelCard | None = None
-        self._column = Vertical(id="column")
         self._earlier: list[Message] = []
         self._earlier_line = Static(markup=False, id="earlier")
 
-    def compose(self) -> list[Widget]:
-        return [self._column]
+    def compose(self) -> ComposeResult:
+        yield Static(id="floor")
+        yield self._earlier_line
+        yield Page()
 
     async def show(self, messages: list[Message]) -> None:
         """Show a whole conversation; an empty one shows the welcome."""
-        self._earlier = messages[:-_NUM_SHOWN]
-        shown = [self._view(message) for message in messages[-_NUM_SHOWN:]]
+        shown = messages[-_NUM_SHOWN:]
         with self.app.batch_update():
-            await self._column.remove_children()
-            if shown:
-                await self._column.mount_all([self._earlier_line, *shown])
-            else:
-                await self._column.mount(Welcome(self._reason))
-                self.tell_model(self._model)
-        self._tell_earlier()
+            await self.query_children(Page).remove()
+            await self.mount_all(self._pages(shown) or [Page(Welcome(self._reason))])
+        self.tell_model(self._model)
+        self._tell_earlier(messages[:-_NUM_SHOWN])
         self.anchor(bool(shown))
         if not shown:
             self.scroll_home(animate=False)
@@ -61,46 +66,63 @@ class Transcript(VerticalScroll, can_focus=False):
         """Build the messages before the first one shown."""
         if not self._earlier:
             return
-        views = [self._view(message) for message in self._earlier[-_NUM_SHOWN:]]
-        del self._earlier[-_NUM_SHOWN:]
+        pages = self._pages(self._earlier[-_NUM_SHOWN:])
         self.release_anchor()
-        await self._column.mount_all(views, after=self._earlier_line)
-        self._tell_earlier()
+        await self.mount_all(pages, after=self._earlier_line)
+        self._tell_earlier(self._earlier[:-_NUM_SHOWN])
 
-    def _tell_earlier(self) -> None:
-        number = len(self._earlier)
-        self._earlier_line.display = bool(number)
-        self._earlier_line.update(Content(f"▴ {number} earlier messages · Ctrl+Up"))
+    def _pages(self, messages: list[Message]) -> list[Page]:
+        starts = range(0, len(messages), _NUM_ON_PAGE)
+        return [Page(*map(self._view, messages[start : start + _NUM_ON_PAGE])) for start in starts]
+
+    def _tell_earlier(self, earlier: list[Message]) -> None:
+        self._earlier = earlier
+        self._earlier_line.update(Content(f"\n▴ {len(earlier)} earlier messages · Ctrl+Up\n" if earlier else ""))
 
     async def add_question(self, messages: list[Message]) -> None:
         """Show the last one of `messages`. In a conversation that grows, old ones are folded away again."""
-        await self._column.query(Welcome).remove()
-        if len(turns := self.turns) > _NUM_MOST:
-            await self._column.remove_children(turns[:-_NUM_SHOWN])
-            self._earlier = messages[: -_NUM_SHOWN - 1]
-            if not self._earlier_line.is_attached:
-                await self._column.mount(self._earlier_line, before=0)
-            self._tell_earlier()
-        await self._column.mount(Question(messages[-1], self._place(messages[-1].id)))
+        await self.query(Welcome).remove()
+        for turn in self.turns[:-_NUM_AWAKE]:
+            turn.rest()
+        if len(self.turns) > _NUM_MOST:
+            await self._fold()
+            self._tell_earlier(messages[: -len(self.turns) - 1])
+        page = self._last_page
+        if len(page.children) >= _NUM_ON_PAGE:
+            await self.mount(page := Page())
+        await page.mount(Question(messages[-1], self._place(messages[-1].id)))
+
+    async def _fold(self) -> None:
+        """Take the oldest pages away."""
+        num_left = len(self.turns)
+        for page in self.query_children(Page):
+            num_left -= len(page.query_children(Turn))
+            if num_left < _NUM_SHOWN:
+                break
+            await page.remove()
+
+    @property
+    def _last_page(self) -> Page:
+        return self.query_children(Page).last()
 
     async def add_answer(self, reply: Reply) -> Answer:
         """The answer that will grow."""
         answer = Answer(reply=reply)
-        await self._column.mount(answer)
+        await self._last_page.mount(answer)
         self.anchor()
         return answer
 
     async def add_notice(self, error: Mm35Error) -> None:
-        await self._column.mount(Notice(error))
+        await self._last_page.mount(Notice(error))
 
     def tell_model(self, model: ModelCard | None) -> None:
         self._model = model
-        for welcome in self._column.query(Welcome):
+        for welcome in self.query(Welcome):
             welcome.tell(model)
 
     def toggle_thinking(self) -> None:
         """Fold or unfold the last thinking that there is."""
-        shown = [thinking for thinking in self._column.query(Thinking) if thinking.display]
+        shown = [thinking for thinking in self.query(Thinking) if thinking.display]
         if shown:
             shown[-1].collapsed = not shown[-1].collapsed
 
@@ -108,7 +130,7 @@ class Transcript(VerticalScroll, can_focus=False):
 
     @property
     def turns(self) -> list[Turn]:
-        return list(self._column.query_children(Turn))
+        return list(self.query(Turn))
 
     def turn(self, message_id: int) -> Turn | None:
         return next((turn for turn in self.turns if turn.message_id == message_id), None)

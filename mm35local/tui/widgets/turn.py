@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
 from textual.widgets import Static
 
 from mm35local.tui.ui_events import TurnAct, TurnAsked
+from mm35local.tui.widgets.growing import Ground
 
 
-class Turn(Vertical, can_focus=True):
+class Turn(Vertical, Ground, can_focus=True):
     # A click (to mark text, by accident) would otherwise make the letters that are written next act on the message.
     FOCUS_ON_CLICK = False
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -35,13 +37,21 @@ class Turn(Vertical, can_focus=True):
         """`place` is which of how many versions of the message this is."""
         super().__init__()
         self.message_id = message_id
-        self.versions = Static(markup=False, classes="versions")
-        self.tell_place(place)
+        self._place = place
 
-    def tell_place(self, place: tuple[int, int]) -> None:
-        number, count = place
-        self.versions.display = count > 1
-        self.versions.update(Content(f"‹ {number}/{count} ›"))
+    def compose_versions(self) -> ComposeResult:
+        """The line that tells which version it is, where there are several."""
+        number, count = self._place
+        if count > 1:
+            yield Static(Content(f"‹ {number}/{count} ›"), markup=False, classes="versions")
+
+    async def tell_place(self, place: tuple[int, int]) -> None:
+        self._place = place
+        await self.query_children(".versions").remove()
+        await self.mount_all(list(self.compose_versions()))
+
+    def rest(self) -> None:
+        """Hold little more than the text, until it is looked at again."""
 
     def action_act(self, act: TurnAct) -> None:
         self.post_message(TurnAsked(self.message_id, act))
