@@ -32,7 +32,7 @@ def _hint_for(code: str | int, status_code: int) -> str:
     if code in ("invalid_api_key", 401):
         return "give the server's key with --api-key"
     if status_code in _REFUSED:
-        return "sent again it would be refused again: /edit changes the last question, Ctrl+N begins anew"
+        return "/edit changes the last question, Ctrl+N begins anew"
     return "send the question again; the server's log says more"
 
 

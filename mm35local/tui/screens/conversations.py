@@ -80,7 +80,7 @@ class ConversationsScreen(ModalScreen[Finding | None]):
             return
         self._listed = line
         self._shown = {str(finding.conversation.id): finding for finding in found}
-        options = _options(found, datetime.now().astimezone())
+        options = _options(found, datetime.now().astimezone(), self._list.scrollable_content_region.width)
         self._list.clear_options()
         self._list.add_options(options)
         first = next((place for place, option in enumerate(options) if not option.disabled), None)
@@ -140,8 +140,8 @@ class ConversationsScreen(ModalScreen[Finding | None]):
             await self._fill(str(number))
 
 
-def _options(found: list[Finding], now: datetime) -> list[Option]:
-    """The conversations, each day under its heading."""
+def _options(found: list[Finding], now: datetime, width: int) -> list[Option]:
+    """The conversations, each day under its heading; `width` is that of the list in cells, 0 before it has any."""
     options: list[Option] = []
     last = ""
     for finding in found:
@@ -150,11 +150,11 @@ def _options(found: list[Finding], now: datetime) -> list[Option]:
         if heading != last:
             options.append(Option(Content.styled(heading, "bold $text-primary"), disabled=True))
             last = heading
-        options.append(Option(_row(finding, now), id=str(conversation.id)))
+        options.append(Option(_row(finding, now, width), id=str(conversation.id)))
     return options
 
 
-def _row(finding: Finding, now: datetime) -> Content:
+def _row(finding: Finding, now: datetime, width: int) -> Content:
     conversation = finding.conversation
     mark = "★ " if conversation.is_pinned else "  "
     head = Content.assemble(
@@ -164,4 +164,5 @@ def _row(finding: Finding, now: datetime) -> Content:
     )
     if not finding.excerpt:
         return head
-    return Content("\n").join([head, Content.styled(f"    {visible(finding.excerpt)}", "$foreground 60%")])
+    said = Content.styled(f"    {visible(finding.excerpt)}", "$foreground 60%")
+    return Content("\n").join([head, said.truncate(width, ellipsis=True) if width else said])
