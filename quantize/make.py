@@ -85,7 +85,7 @@ def _check_shards(jobs: Sequence[Job], is_forced: bool) -> None:
             if not is_here[stored.path]:
                 raise CheckpointError(
                     str(stored.path),
-                    f"this shard was consumed, and {output.quant} needs it",
+                    f"its weights are not here, it was consumed or never fetched, and {output.quant} needs them",
                     "download the shard again into the same folder",
                     stored.name,
                 )

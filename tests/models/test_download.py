@@ -67,7 +67,7 @@ def test_what_has_to_be_converted_says_how(tmp_path: Path) -> None:
     origin = ConvertOrigin(kind="convert", repo="mistralai/X")
     with pytest.raises(DownloadError) as caught:
         download(Variant(quant="Q4_K_M", bytes=1, file="x.gguf", origin=origin), tmp_path, nothing)
-    assert "mm35 quantize FOLDER --to Q4_K_M" in caught.value.hint
+    assert "mm35 quantize mistralai/X --to Q4_K_M" in caught.value.hint
 
 
 @pytest.fixture

@@ -8,19 +8,20 @@ import random
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mm35local.errors import CheckpointError, ConversionError, UsageError
 from quantize.checkpoint import open_checkpoint
-from quantize.consume import ShardSupply
+from quantize.consume import ShardSupply, consumed_head
 from quantize.convert import Options
 from quantize.disk import Step, disk_needs, peak
-from quantize.head import head_path
+from quantize.head import head_path, read_head, write_head
 from quantize.make import make
 from quantize.plan import plan_everything
 from quantize.source import Source
@@ -345,6 +346,28 @@ def test_a_damaged_head_is_named(source: Path, tmp_path: Path) -> None:
         with pytest.raises(CheckpointError) as caught:
             plan_everything(source, tmp_path / "out", QUANTS, "F16", Options())
         assert caught.value.file == str(head)
+
+
+@settings(max_examples=60)
+@given(data=st.data())
+def test_a_head_damaged_anywhere_is_no_other_error(
+    checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """Each byte of it may be another: what is read then is refused in words, or is harmless."""
+    shard = tmp_path_factory.mktemp("head") / _shards(checkpoints["hf"])[0].name
+    shutil.copyfile(_shards(checkpoints["hf"])[0], shard)
+    write_head(consumed_head(shard, []))
+    shard.unlink()
+    text = bytearray(head_path(shard).read_bytes())
+    for _ in range(data.draw(st.integers(1, 3))):
+        text[data.draw(st.integers(0, len(text) - 1))] = data.draw(st.integers(0, 255))
+    head_path(shard).write_bytes(text)
+    with suppress(CheckpointError):
+        head = read_head(shard)
+        assert head is not None
+        for tensor in head.tensors():
+            assert tensor.offset + tensor.num_bytes <= head.file_bytes
+            assert len(tensor.first_bytes(8)) <= 8
 
 
 def test_the_proof_against_the_source_is_made_before_it_goes(
