@@ -8,7 +8,7 @@ export CMAKE_ARGS ?= -DGGML_RPC=ON
 KEEP_STORES := -fno-tree-dse -fno-dse
 export CXXFLAGS += $(shell printf '' | $(CXX) -Werror $(KEEP_STORES) -x c++ -fsyntax-only - 2>/dev/null && echo '$(KEEP_STORES)')
 
-.PHONY: chat serve test check static format clients web fuzz fuzz-files clean help
+.PHONY: chat serve test check static format clients web screenshots fuzz fuzz-files clean help
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -43,6 +43,9 @@ clients: $(VENV)/.clients ## the real clients of five makers against the trained
 
 web: $(VENV)/.dev ## the chat in headless Chromium, answered by the small model; needs Chromium
 	$(BIN)/python -m pytest -m web tests/e2e/test_web.py
+
+screenshots: $(VENV)/.dev ## the README's pictures, taken from the app on the small model
+	$(BIN)/python -m tests.e2e.screenshots
 
 fuzz: $(VENV)/.dev ## 5,000 requests made from our own OpenAPI page
 	$(BIN)/python -m tests.e2e.fuzz_http

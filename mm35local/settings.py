@@ -72,8 +72,8 @@ class Settings(BaseSettings):
     looks them up."""
     draft: Path | None = None
     """A small GGUF with the same vocabulary that guesses ahead."""
-    flash_attention: bool = True
-    """Off only to look for a fault: needs far more memory, and KV must be f16."""
+    flash_attention: bool | None = None
+    """None: off on the CPU, where matrix products are faster, if memory allows. Off needs more memory and f16 KV."""
     rpc: str = ""
     """`mm35 rpc-worker`s that lend their devices, as HOST:PORT with commas between them."""
     gpu: bool | None = None

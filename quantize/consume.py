@@ -1,4 +1,6 @@
-"""Deletes each source shard once nothing needs it any more, so that a conversion takes the disk of its outputs alone.
+"""Shards that come from the hub when they are due, and go once nothing needs them any more.
+
+So a conversion takes the disk of its outputs and of one shard.
 
 Invariant: before a shard goes, every output that needs it was read back from the disk, what was asked to be measured
 against it is in the reports, and its head is durable. Only files of the folder that was given are deleted, or of the
@@ -18,22 +20,23 @@ from quantize.fingerprint import PROBE_BYTES
 from quantize.head import Head, read_head, write_head
 from quantize.job import Job, shards_of
 from quantize.manifest import Manifest
-from quantize.names import ACTIVATION_SCALES, WEIGHT_SCALES
 from quantize.output import PlannedOutput
 from quantize.report import make_report, read_distances, write_report
+from quantize.scales import scale_tensors
 from quantize.shard import KeptBytes, StoredTensor, parse_tensors, read_header
 from quantize.source import Source
 from quantize.verify import measure
 
 
-class Consumer:
-    """The `Supply` of a source whose shards may be deleted."""
+class ShardSupply:
+    """The `Supply` of a source that lies on the hub, or that may be consumed, or both."""
 
     def __init__(
         self,
         source: Source,
         jobs: Sequence[Job],
         *,
+        is_consuming: bool,
         is_proof: bool = False,
         num_threads: int = 0,
         on_warning: Callable[[str], None] | None = None,
@@ -41,15 +44,21 @@ class Consumer:
         """`is_proof`: measure every output against a shard before it goes. Raises UsageError for what is not to go."""
         self._source = source
         self._jobs = jobs
+        self._is_consuming = is_consuming
         self._is_proof = is_proof
         self._num_threads = num_threads
         self._on_warning = on_warning or (lambda text: None)
-        for shard in shards_of(jobs):
-            self._check_ours(shard)
+        if is_consuming:
+            for shard in shards_of(jobs):
+                self._check_ours(shard)
 
     @property
     def folder(self) -> Path:
         return self._source.folder
+
+    @property
+    def is_consuming(self) -> bool:
+        return self._is_consuming
 
     @property
     def can_bring(self) -> bool:
@@ -59,10 +68,10 @@ class Consumer:
         head = None if shard.is_file() else read_head(shard)
         return head.file_bytes if head and self.can_bring else 0
 
-    def bring(self, shard: Path) -> None:
+    def bring(self, shard: Path, on_bytes: Callable[[int], None]) -> None:
         if shard.is_file():
             return
-        self._source.download(shard)
+        self._source.download(shard, on_bytes)
         head = read_head(shard)
         if head is not None and read_header(shard) != (head.header, head.file_bytes):
             raise CheckpointError(
@@ -70,6 +79,8 @@ class Consumer:
             )
 
     def free_bytes(self, shard: Path) -> int:
+        if not self._is_consuming:
+            return 0
         about = shard.stat()
         return 0 if about.st_nlink > 1 or self._sharers(shard) else about.st_size
 
@@ -153,9 +164,5 @@ def consumed_head(shard: Path, converted: Iterable[StoredTensor]) -> Head:
     header, file_bytes = read_header(shard)
     tensors = parse_tensors(shard, header, file_bytes)
     spans = {tensor.offset: tensor.first_bytes(PROBE_BYTES) for tensor in (*tensors, *converted)}
-    spans |= {tensor.offset: tensor.first_bytes(tensor.num_bytes) for tensor in tensors if is_scale(tensor)}
+    spans |= {tensor.offset: tensor.first_bytes(tensor.num_bytes) for tensor in scale_tensors(tensors)}
     return Head(shard, header, file_bytes, KeptBytes("", spans), is_consumed=True)
-
-
-def is_scale(tensor: StoredTensor) -> bool:
-    return tensor.name.rpartition(".")[2] in (*WEIGHT_SCALES, *ACTIVATION_SCALES)

@@ -48,13 +48,14 @@ def peak(steps: Iterable[Step]) -> int:
 
 
 def disk_needs(jobs: Sequence[Job], folder: Path, supply: Supply, is_forced: bool = False) -> tuple[Need, ...]:
-    """Of consuming the shards that `supply` gives; one for each file system, that of the outputs' `folder` first."""
+    """Of converting what `supply` gives; one for each file system, that of the outputs' `folder` first."""
     missing = [tensor for job in jobs for tensor in _missing_bytes(job, is_forced)]
     steps = []
     for shard in shards_of(jobs):
         written = sum(num_bytes for path, num_bytes in missing if path == shard)
         fetched = supply.bring_bytes(shard) if written else 0
-        steps.append(Step(fetched, written, supply.free_bytes(shard) if shard.is_file() else fetched))
+        freed = fetched if supply.is_consuming else 0
+        steps.append(Step(fetched, written, supply.free_bytes(shard) if shard.is_file() else freed))
     if _device(folder) == _device(supply.folder):
         return (Need(folder, peak(steps)),)
     source = peak(Step(step.fetched, 0, step.freed) for step in steps)

@@ -26,37 +26,36 @@ _SAMPLE_ROWS, _SAMPLE_LENGTH = 64, 4096
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    needed_bytes: int
-    """Of disk, less what an earlier run of the same conversion has written."""
-    free_bytes: int
+    disk: tuple[Need, ...]
+    """For each file system, less what an earlier run of the same conversion has written."""
     consuming: tuple[Need, ...]
-    """Of disk at the worst moment with --consume, for each file system; empty where the source must not be deleted."""
+    """With --consume; empty where the source must not be deleted."""
     peak_bytes: int
     """Of memory, for the blocks in flight; libraries and headers come to some 200 MiB more."""
     seconds: float
     num_threads: int
 
-    @property
-    def consuming_bytes(self) -> int:
-        return sum(need.num_bytes for need in self.consuming)
-
 
 def estimate(
-    jobs: Sequence[Job], folder: Path, supply: Supply | None = None, num_threads: int = 0, bring_bytes: int = 0
+    jobs: Sequence[Job],
+    folder: Path,
+    supply: Supply | None = None,
+    consuming: Supply | None = None,
+    num_threads: int = 0,
 ) -> Estimate:
-    """Of converting `jobs` into `folder`; `bring_bytes` of the source have to be fetched onto the same disk first.
-
-    A `supply` tells what consuming would take.
-    """
+    """Of converting `jobs` into `folder`, with shards out of `supply` if there is one; or else with `consuming`."""
     num_threads = num_threads or num_cpus()
     return Estimate(
-        sum(output.missing_bytes() for job in jobs for output in job.outputs) + bring_bytes,
-        Need(folder, 0).available_bytes,
-        disk_needs(jobs, folder, supply) if supply else (),
+        disk_needs(jobs, folder, supply) if supply else (Need(folder, _missing_bytes(jobs)),),
+        disk_needs(jobs, folder, consuming) if consuming else (),
         max(peak_bytes(num_threads, len(job.outputs)) for job in jobs),
         sum(_core_seconds(job.decoder, job.outputs) for job in jobs) / num_threads,
         num_threads,
     )
+
+
+def _missing_bytes(jobs: Sequence[Job]) -> int:
+    return sum(output.missing_bytes() for job in jobs for output in job.outputs)
 
 
 def _core_seconds(decoder: Decoder, outputs: Sequence[PlannedOutput]) -> float:

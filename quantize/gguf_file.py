@@ -10,12 +10,11 @@ import hashlib
 import io
 import math
 import os
-from collections.abc import Sequence
-from concurrent.futures import CancelledError
+from collections.abc import Iterator, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
-from typing import Protocol
 
 import numpy as np
 from gguf import GGMLQuantizationType, GGUFValueType, GGUFWriter
@@ -53,10 +52,6 @@ class GgufLayout:
     sizes: tuple[int, ...]
     """Bytes of each tensor, without padding."""
     num_bytes: int
-
-
-class Hash(Protocol):
-    def update(self, data: bytes, /) -> None: ...
 
 
 class _MemoryWriter(GGUFWriter):  # type: ignore[misc]
@@ -184,20 +179,26 @@ class GgufFile:
 
 
 def digest(fd: int, layout: GgufLayout, path: Path, stop: Event | None = None) -> tuple[str, list[str]]:
-    """SHA-256 of a whole file and of each of its tensors, read from the disk in one pass.
+    """SHA-256 of a whole file and of each of its tensors, read from the disk in one pass; hashed in two threads.
 
     Raises ConversionError, or CancelledError when `stop` is set.
     """
     if hasattr(os, "posix_fadvise"):
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
     whole, tensors, at = hashlib.sha256(), [], 0
-    for offset, num_bytes in zip(layout.offsets, layout.sizes, strict=True):
-        _feed(fd, path, (at, offset), stop, whole)
-        tensor = hashlib.sha256()
-        _feed(fd, path, (offset, offset + num_bytes), stop, whole, tensor)
-        tensors.append(tensor.hexdigest())
-        at = offset + num_bytes
-    _feed(fd, path, (at, layout.num_bytes), stop, whole)
+    with ThreadPoolExecutor(1, "hash") as beside:
+        for offset, num_bytes in zip(layout.offsets, layout.sizes, strict=True):
+            for data in _read(fd, path, at, offset, stop):
+                whole.update(data)
+            tensor = hashlib.sha256()
+            for data in _read(fd, path, offset, offset + num_bytes, stop):
+                half = beside.submit(tensor.update, data)
+                whole.update(data)
+                half.result()
+            tensors.append(tensor.hexdigest())
+            at = offset + num_bytes
+        for data in _read(fd, path, at, layout.num_bytes, stop):
+            whole.update(data)
     return whole.hexdigest(), tensors
 
 
@@ -211,19 +212,18 @@ def digest_tensors(
     for tensor in tensors:
         one = hashlib.sha256()
         begin = layout.offsets[tensor]
-        _feed(fd, path, (begin, begin + layout.sizes[tensor]), stop, one)
+        for data in _read(fd, path, begin, begin + layout.sizes[tensor], stop):
+            one.update(data)
         digests.append(one.hexdigest())
     return digests
 
 
-def _feed(fd: int, path: Path, span: tuple[int, int], stop: Event | None, *hashes: Hash) -> None:
-    begin, end = span
+def _read(fd: int, path: Path, begin: int, end: int, stop: Event | None) -> Iterator[bytes]:
     while begin < end:
         if stop is not None and stop.is_set():
             raise CancelledError
         data = os.pread(fd, min(_READ_BYTES, end - begin), begin)
         if not data:
             raise ConversionError(f"{path} was cut short meanwhile", "give the same command again")
-        for one in hashes:
-            one.update(data)
+        yield data
         begin += len(data)

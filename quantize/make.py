@@ -85,7 +85,7 @@ def _check_shards(jobs: Sequence[Job], is_forced: bool) -> None:
             if not is_here[stored.path]:
                 raise CheckpointError(
                     str(stored.path),
-                    f"this shard was consumed, and {output.quant} needs it",
+                    f"its weights are not here, it was consumed or never fetched, and {output.quant} needs them",
                     "download the shard again into the same folder",
                     stored.name,
                 )
@@ -115,10 +115,11 @@ def _make_missing(
             _make_folder(job.outputs[0].stem.parent)
             works.append(Work(job, [stack.enter_context(Output(output)) for output in job.outputs], num_threads))
         _check_space(jobs, works, supply)
-        meter = Meter(works, on_progress)
+        brought = {shard: supply.bring_bytes(shard) for shard in shards if _is_needed(shard, works)} if supply else {}
+        meter = Meter(works, sum(brought.values()), on_progress)
         if supply is not None:
             for shard in shards:
-                _consume(shard, works, supply, finished, meter)
+                _take(shard, works, supply, finished, meter)
         return {output: entries for work in works for output, entries in work.finish(meter.add).items()}
 
 
@@ -133,12 +134,20 @@ def _check_space(jobs: Sequence[Job], works: Sequence[Work], supply: Supply | No
         check_space(disk_needs(jobs, folder, supply))
 
 
-def _consume(
+def _is_needed(shard: Path, works: Sequence[Work]) -> bool:
+    return any(work.needs(shard) for work in works)
+
+
+def _take(
     shard: Path, works: Sequence[Work], supply: Supply, finished: Mapping[PlannedOutput, Manifest], meter: Meter
 ) -> None:
-    if any(work.needs(shard) for work in works):
-        supply.bring(shard)
-    if shard.is_file():
+    if _is_needed(shard, works):
+        with meter.fetching(supply.bring_bytes(shard)) as on_bytes:
+            supply.bring(shard, on_bytes)
+    if not supply.is_consuming:
+        for work in works:
+            work.stream(meter.add, shard)
+    elif shard.is_file():
         for work in works:
             work.complete(shard, meter.add)
         supply.take_away(shard, finished)

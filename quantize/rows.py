@@ -207,7 +207,7 @@ def _convert(block: Block, reader: ShardReader) -> _Encoded:
 def decode(raw: NDArray[np.uint8], dtype: str, table: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
     """Stored bytes → float32, exact but for FP8's one rounding of code * scale, which `table` holds."""
     if table is not None:
-        return table[raw]
+        return table.take(raw)  # half the time of table[raw]
     if dtype == "BF16":
         return (raw.view("<u2").astype(np.uint32) << 16).view(np.float32)
     return raw.view("<f2" if dtype == "F16" else "<f4").astype(np.float32, copy=False)

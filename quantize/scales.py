@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 from mm35local.errors import CheckpointError
 from quantize.checkpoint import Checkpoint
 from quantize.json_file import read_object
-from quantize.names import WEIGHT_SCALES
+from quantize.names import ACTIVATION_SCALES, WEIGHT_SCALES
 from quantize.shard import StoredTensor
 
 FP8 = "F8_E4M3"
 _WEIGHT_DTYPES = (FP8, "BF16", "F16", "F32")
+_MAX_BYTES = 128 << 20
+"""Of a shard's scales: ten times what blocks of 128 x 128 take beside 50 GB of weights."""
 _SCALE_BYTES = {"BF16": 2, "F16": 2, "F32": 4}
 
 
@@ -104,6 +106,15 @@ def read_weight_scales(checkpoint: Checkpoint, by_name: Mapping[str, StoredTenso
     if not is_pair:
         raise CheckpointError(str(path), f"expected a weight_block_size of two positive numbers, found {block!r:.80}")
     return WeightScales(by_name, (block[0], block[1]))
+
+
+def scale_tensors(tensors: Iterable[StoredTensor]) -> list[StoredTensor]:
+    """Those that hold scales, of whatever; what a shard without weights is still asked for. Raises CheckpointError."""
+    leaves = (*WEIGHT_SCALES, *ACTIVATION_SCALES)
+    scales = [tensor for tensor in tensors if tensor.num_bytes and tensor.name.rpartition(".")[2] in leaves]
+    if sum(tensor.num_bytes for tensor in scales) > _MAX_BYTES:
+        raise _wrong(scales[0], f"the scales of this shard take more than {_MAX_BYTES} bytes")
+    return scales
 
 
 def _positive(stored: StoredTensor) -> NDArray[np.float32]:

@@ -1,14 +1,17 @@
-"""Where a checkpoint comes from: a folder, or a repository of the hub of which one layout is fetched."""
+"""Where a checkpoint comes from: a folder, or a repository of the hub whose shards are fetched one by one."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from mm35local.errors import CheckpointError, DownloadError
 from quantize.checkpoint import Layout
+from quantize.head import SUFFIX, head_path, read_head, write_head
+from quantize.remote import remote_head
 
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 _SMALL_FILES = ("tekken.json", "README.md", "chat_template.jinja", "SYSTEM_PROMPT.txt")
@@ -28,42 +31,71 @@ class Source:
         """What the hub's cache holds of the repository: `folder` is CACHE_FOLDER/snapshots/REVISION."""
         return self.folder.parent.parent if self.repo else None
 
-    def download(self, shard: Path) -> None:
+    def download(self, shard: Path, on_bytes: Callable[[int], None] | None = None) -> None:
         """Raises DownloadError."""
         from mm35local.models.hub import download_file
 
-        download_file(self.repo, shard.name, self.endpoint, self.folder.name)
+        download_file(self.repo, shard.name, self.endpoint, self.folder.name, on_bytes)
 
 
 def fetch_source(source: Path, endpoint: str | None = None) -> Source:
-    """`source` itself if it is a folder or no repository's name; else the folder of the hub's cache, fetched.
+    """`source` itself if it is a folder or no repository's name; else the folder of the hub's cache, with small files.
 
-    The release holds the weights twice; only one layout is fetched, HF's where both are. Raises DownloadError or
-    CheckpointError.
+    Of shards that are not in the cache only the heads are fetched. The release holds the weights twice; only one layout
+    is looked at, HF's where both are. A revision of which shards were consumed is gone on with, whatever the hub has
+    now. Raises DownloadError or CheckpointError.
     """
     name = source.as_posix()
     if source.exists() or not _REPO.fullmatch(name):
         return Source(source)
     from mm35local.models.hub import download_folder, list_files
 
+    revision = _consumed_revision(name)
     try:
-        files = list_files(name, endpoint)
+        files = list_files(name, endpoint, revision)
     except DownloadError as error:
         hint = f"if {name} is a folder of yours: it is not there, check the path; if it is on the hub: {error.hint}"
         raise DownloadError(error.message, hint) from error
-    layout, weights = _choose_layout(name, files)
-    wanted = [*weights, layout.config_name, layout.index_name, *_SMALL_FILES]
-    return Source(download_folder(name, wanted, endpoint), name, endpoint)
+    layout, shards = _choose_layout(name, files)
+    folder = download_folder(name, [layout.config_name, layout.index_name, *_SMALL_FILES], endpoint, revision)
+    fetched = Source(folder, name, endpoint)
+    for shard in shards:
+        _fetch_head(fetched, folder / shard)
+    return fetched
+
+
+def _consumed_revision(name: str) -> str | None:
+    """Of the cache's newest folder in which a shard was consumed."""
+    from mm35local.models.hub import cached_revisions
+
+    for folder in cached_revisions(name):
+        shards = (path.with_name(path.name.removesuffix(SUFFIX)) for path in folder.glob(f"*{SUFFIX}"))
+        if any(head.is_consumed for shard in shards if (head := read_head(shard))):
+            return folder.name
+    return None
 
 
 def _choose_layout(name: str, files: Sequence[str]) -> tuple[Layout, list[str]]:
+    """(layout, names of its shards), of which an offline cache has some as heads only."""
+    names = {file.removesuffix(SUFFIX) for file in files}
     for layout in Layout:
-        weights = [file for file in files if file.startswith(layout.value) and file.endswith(".safetensors")]
-        if weights and layout.config_name in files:
-            return layout, weights
+        shards = [file for file in names if file.startswith(layout.value) and file.endswith(".safetensors")]
+        if shards and layout.config_name in files:
+            return layout, sorted(shards)
     raise CheckpointError(
         name,
         "this repository of the hub has no checkpoint that can be converted: expected config.json with "
         "model*.safetensors, or params.json with consolidated*.safetensors",
         "give the repository that holds the original weights",
     )
+
+
+def _fetch_head(source: Source, shard: Path) -> None:
+    if shard.is_file() or head_path(shard).is_file():
+        return
+    from mm35local.models.hub import file_facts, read_range
+
+    revision = source.folder.name
+    facts = file_facts(source.repo, shard.name, revision, source.endpoint)
+    read = partial(read_range, source.repo, shard.name, revision, endpoint=source.endpoint)
+    write_head(remote_head(shard, facts.etag, facts.num_bytes, read))

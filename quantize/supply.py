@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -16,17 +16,24 @@ class Supply(Protocol):
         """On the file system where shards stand."""
 
     @property
+    def is_consuming(self) -> bool:
+        """Do shards go once they are converted?"""
+
+    @property
     def can_bring(self) -> bool:
         """Can it fetch a shard that is not here?"""
 
     def bring_bytes(self, shard: Path) -> int:
         """Of disk that `bring` takes; 0 for a shard that is here."""
 
-    def bring(self, shard: Path) -> None:
+    def bring(self, shard: Path, on_bytes: Callable[[int], None]) -> None:
         """Make the shard be here, checked against what is known of it. Raises DownloadError or CheckpointError."""
 
     def free_bytes(self, shard: Path) -> int:
         """Of disk that `take_away` gives back of a shard that is here."""
 
     def take_away(self, shard: Path, finished: Mapping[PlannedOutput, Manifest]) -> None:
-        """Delete a shard that nothing needs any more; open outputs were read back, those in `finished` were not."""
+        """Delete a shard that nothing needs any more; open outputs were read back, those in `finished` were not.
+
+        Only of a supply that consumes.
+        """

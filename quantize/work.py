@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
 from typing import TypeVar
@@ -53,7 +54,7 @@ class Work:
         """Every tensor of `shard`, durable in every output and read back from the disk."""
         tensors = self._job.on_shard(shard)
         for _ in range(_MAX_ATTEMPTS):
-            self._stream(on_bytes, shard)
+            self.stream(on_bytes, shard)
             if all(self._in_threads(lambda output, stop: output.reread(tensors, stop))):
                 return
         raise self._unreliable()
@@ -61,7 +62,7 @@ class Work:
     def finish(self, on_bytes: Callable[[int], None]) -> dict[PlannedOutput, tuple[FileEntry, ...]]:
         """What is missing, then every output checked whole and given its name."""
         for _ in range(_MAX_ATTEMPTS):
-            self._stream(on_bytes)
+            self.stream(on_bytes)
             entries = [files for files in self._in_threads(Output.check) if files is not None]
             if len(entries) == len(self._outputs):
                 break
@@ -71,7 +72,8 @@ class Work:
             output.publish(files)
         return {output.plan: files for output, files in zip(self._outputs, entries, strict=True)}
 
-    def _stream(self, on_bytes: Callable[[int], None], shard: Path | None = None) -> None:
+    def stream(self, on_bytes: Callable[[int], None], shard: Path | None = None) -> None:
+        """Make what is missing durable, all of it or what lies in one shard."""
         with Booker(self._outputs) as booker:
             stream_rows(self._job.decoder, self._outputs, self._num_threads, on_bytes, booker.add, shard)
 
@@ -92,10 +94,11 @@ class Work:
 
 
 class Meter:
-    """Counts the source bytes of several works as one."""
+    """Counts source bytes that were fetched, and those that several works have converted, as one."""
 
-    def __init__(self, works: Sequence[Work], on_progress: OnProgress) -> None:
-        self._total_bytes = sum(work.source_bytes for work in works)
+    def __init__(self, works: Sequence[Work], fetched_bytes: int, on_progress: OnProgress) -> None:
+        """`fetched_bytes` are all that will be fetched."""
+        self._total_bytes = sum(work.source_bytes for work in works) + fetched_bytes
         self._done_bytes = sum(work.done_bytes for work in works)
         self._on_progress = on_progress
 
@@ -103,3 +106,18 @@ class Meter:
         """A block that is made a second time does not count again."""
         self._done_bytes = min(self._done_bytes + num_bytes, self._total_bytes)
         self._on_progress(self._done_bytes, self._total_bytes)
+
+    @contextmanager
+    def fetching(self, num_bytes: int) -> Iterator[Callable[[int], None]]:
+        """Takes the bytes of a shard as they come; what an earlier run had of it counts at the end."""
+        left = num_bytes
+
+        def on_bytes(came: int) -> None:
+            nonlocal left
+            came = min(came, left)
+            left -= came
+            self.add(came)
+
+        yield on_bytes
+        if left:
+            self.add(left)

@@ -45,7 +45,7 @@ SplitMode = Annotated[
 ]
 FlashAttention = Annotated[
     bool | None,
-    typer.Option("--flash-attention/--no-flash-attention", help="Off needs far more memory.", rich_help_panel=_ENGINE),
+    typer.Option("--flash-attention/--no-flash-attention", help="By default on cards only.", rich_help_panel=_ENGINE),
 ]
 Speculate = Annotated[
     str | None,

@@ -26,7 +26,7 @@ from mm35local.cli.quantize_options import (
     To,
     Verify,
 )
-from mm35local.cli.quantize_plan import consumer, prove, show_plan
+from mm35local.cli.quantize_plan import prove, show_plan, supply_of
 
 if TYPE_CHECKING:
     from quantize.make import ConvertedFile
@@ -75,7 +75,9 @@ def quantize(
             show_plan(planned, folder, source, consume, num_threads, as_json)
             return
         outputs += planned.outputs
-        supply = consumer(source, planned, proof, num_threads, _warn) if consume else None
+        supply = supply_of(
+            source, planned, is_consuming=consume, is_proof=proof, num_threads=num_threads, on_warning=_warn
+        )
         with byte_progress("converting") as progress:
             files = make(planned.jobs, supply, force=force, num_threads=num_threads, on_progress=progress)
         if proof:

@@ -12,7 +12,7 @@ from mm35local.cli.console import byte_progress
 from mm35local.errors import GIB, UsageError
 
 if TYPE_CHECKING:
-    from quantize.consume import Consumer
+    from quantize.consume import ShardSupply
     from quantize.estimate import Estimate
     from quantize.plan import Plan
     from quantize.source import Source
@@ -20,27 +20,30 @@ if TYPE_CHECKING:
 
 def show_plan(plan: Plan, folder: Path, source: Source, is_consuming: bool, num_threads: int, as_json: bool) -> None:
     """Raises what the conversion would raise before its first byte, too little disk included."""
-    from quantize.disk import Need, check_space
+    from quantize.disk import check_space
     from quantize.estimate import estimate
 
     try:
-        supply = consumer(source, plan)
+        consuming = supply_of(source, plan, is_consuming=True)
     except UsageError:
         if is_consuming:
             raise
-        supply = None
-    needs = estimate(plan.jobs, folder, supply, num_threads)
-    _print_json(plan, needs) if as_json else _print_plan(plan, needs)
-    check_space(needs.consuming if is_consuming else [Need(folder, needs.needed_bytes)])
+        consuming = None
+    needs = estimate(plan.jobs, folder, supply_of(source, plan), consuming, num_threads)
+    if as_json:
+        _print_json(plan, needs)
+    else:
+        _print_plan(plan, needs)
+    check_space(needs.consuming if is_consuming else needs.disk)
 
 
 def _print_json(plan: Plan, needs: Estimate) -> None:
     facts = {
         "files": [{"path": str(path), "bytes": num_bytes} for path, num_bytes in _files(plan)],
-        "source_bytes": _source_bytes(plan),
-        "needed_bytes": needs.needed_bytes,
-        "needed_bytes_consuming": needs.consuming_bytes if needs.consuming else None,
-        "free_bytes": needs.free_bytes,
+        "source_bytes": sum(job.decoder.source_bytes for job in plan.jobs),
+        "needed_bytes": sum(need.num_bytes for need in needs.disk),
+        "needed_bytes_consuming": sum(need.num_bytes for need in needs.consuming) if needs.consuming else None,
+        "free_bytes": needs.disk[0].available_bytes,
         "peak_bytes": needs.peak_bytes,
         "seconds": round(needs.seconds, 1),
     }
@@ -50,12 +53,10 @@ def _print_json(plan: Plan, needs: Estimate) -> None:
 def _print_plan(plan: Plan, needs: Estimate) -> None:
     for path, num_bytes in _files(plan):
         print(f"{path}  {num_bytes / GIB:.2f} GiB")
-    print(f"disk: {needs.needed_bytes / GIB:.1f} GiB needed, {needs.free_bytes / GIB:.1f} GiB free")
-    for need in needs.consuming:
-        print(
-            f"disk with --consume: {need.num_bytes / GIB:.1f} GiB needed at the worst moment, "
-            f"{need.available_bytes / GIB:.1f} GiB free ({need.folder})"
-        )
+    for title, parts in (("disk", needs.disk), ("disk with --consume, at most", needs.consuming)):
+        for need in parts:
+            where = f" ({need.folder})" if len(parts) > 1 else ""
+            print(f"{title}: {need.num_bytes / GIB:.1f} GiB needed, {need.available_bytes / GIB:.1f} GiB free{where}")
     print(f"memory: {needs.peak_bytes / GIB:.2f} GiB for blocks in flight on {needs.num_threads} cores")
     print(f"time: {needs.seconds / 60:.1f} minutes if the disk keeps up")
 
@@ -64,25 +65,30 @@ def _files(plan: Plan) -> list[tuple[Path, int]]:
     return [(file.path, file.layout.num_bytes) for output in plan.outputs for file in output.files]
 
 
-def _source_bytes(plan: Plan) -> int:
-    return sum(job.decoder.source_bytes for job in plan.jobs)
-
-
-def consumer(
+def supply_of(
     source: Source,
     plan: Plan,
+    *,
+    is_consuming: bool = False,
     is_proof: bool = False,
     num_threads: int = 0,
-    on_warning: Callable[[str], None] | None = None,
-) -> Consumer:
-    """Raises UsageError for a source that --consume must not touch."""
-    from quantize.consume import Consumer
+    on_warning: Callable[[str], None] = lambda text: None,
+) -> ShardSupply | None:
+    """None for a folder that is kept. Raises UsageError for a source that --consume must not touch."""
+    from quantize.consume import ShardSupply
 
-    if plan.num_skipped and on_warning:
-        on_warning(
-            f"{plan.num_skipped} tensors of the vision tower go with their shards: add --mmproj f16 to convert them too"
-        )
-    return Consumer(source, plan.jobs, is_proof=is_proof, num_threads=num_threads, on_warning=on_warning)
+    if not is_consuming and not source.repo:
+        return None
+    if is_consuming and plan.num_skipped:
+        on_warning(f"{plan.num_skipped} tensors of the vision tower go with their shards; --mmproj f16 converts them")
+    return ShardSupply(
+        source,
+        plan.jobs,
+        is_consuming=is_consuming,
+        is_proof=is_proof,
+        num_threads=num_threads,
+        on_warning=on_warning,
+    )
 
 
 def prove(plan: Plan, num_threads: int) -> None:

@@ -18,7 +18,7 @@ from mm35local.engine.speculation import Draft
 from mm35local.engine.threads import default_threads
 from mm35local.errors import LoadFailed
 from mm35local.native.batch import Batch
-from mm35local.native.context import Context
+from mm35local.native.context import CellFormat, Context
 from mm35local.native.library import Library
 from mm35local.native.model import Model, Placing
 
@@ -41,7 +41,16 @@ class DraftModel:
     """A `Drafter`. Requests with images get no guesses: it does not see."""
 
     def __init__(
-        self, library: Library, path: Path, target: Model, *, n_ctx: int, num_slots: int, n_batch: int, on_gpu: bool
+        self,
+        library: Library,
+        path: Path,
+        target: Model,
+        *,
+        n_ctx: int,
+        num_slots: int,
+        n_batch: int,
+        on_gpu: bool,
+        flash_attention: bool = True,
     ) -> None:
         """Raises LoadFailed, also where the vocabularies differ in size; differing texts are only logged."""
         placing = Placing(_ALL_LAYERS if on_gpu else 0, use_extra_buffers=use_extra_buffers())
@@ -57,6 +66,7 @@ class DraftModel:
                 n_batch=n_batch,
                 num_threads=threads.num_decode,
                 num_batch_threads=threads.num_batch,
+                cells=CellFormat(flash_attention=flash_attention),
             )
         except LoadFailed:
             self._model.close()

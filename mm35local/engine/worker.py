@@ -107,6 +107,7 @@ def _open_draft_model(library: Library, config: EngineConfig, backend: LlamaBack
         num_slots=config.num_slots,
         n_batch=config.n_batch,
         on_gpu=config.n_gpu_layers > 0,
+        flash_attention=config.flash_attention,
     )
 
 

@@ -50,7 +50,7 @@ def download(variant: Variant, models_dir: Path, on_progress: OnProgress) -> Pat
 def _refuse(origin: ConvertOrigin, variant: Variant) -> Path:
     raise DownloadError(
         f"{variant.file} is not published: it is converted from {origin.repo}",
-        f"with that checkpoint in a folder: mm35 quantize FOLDER --to {variant.quant}",
+        f"mm35 quantize {origin.repo} --to {variant.quant} does that; --plan tells what it takes",
     )
 
 

@@ -16,9 +16,14 @@ def read_draft(path: Path) -> Geometry:
     return from_header(read_header(path))
 
 
-def draft_bytes(draft: Geometry | None, n_ctx: int, n_batch: int, num_slots: int) -> int:
+def draft_bytes(
+    draft: Geometry | None, n_ctx: int, n_batch: int, num_slots: int, *, flash_attention: bool = True
+) -> int:
     """Weights, KV cells and compute buffer; 0 without one."""
     if draft is None:
         return 0
     kv = memory.kv_bytes(draft.shape, _KV_TYPE, n_ctx) * draft.shape.n_layer
-    return draft.num_bytes + kv + memory.compute_bytes(draft.shape, _KV_TYPE, n_ctx, n_batch, n_seq=num_slots)
+    compute = memory.compute_bytes(
+        draft.shape, _KV_TYPE, n_ctx, n_batch, flash_attention=flash_attention, n_seq=num_slots
+    )
+    return draft.num_bytes + kv + compute

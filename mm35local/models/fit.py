@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from mm35local.errors import DoesNotFit
+from mm35local.models.context_length import GOOD_CTX
 from mm35local.models.geometry import Geometry
 from mm35local.models.gpus import Machine
 from mm35local.models.memory import KV_TYPES
-from mm35local.models.plan import GOOD_CTX, Plan, Wish, make_plan
+from mm35local.models.plan import Plan, Wish, make_plan
 
 _LEAST_GOOD_CTX = 8192
 
@@ -43,7 +44,7 @@ class Option:
 
 def list_options(geometries: Mapping[str, Geometry], machine: Machine, wish: Wish) -> list[Option]:
     """Every quant with every KV type asked for, as long a context as fits unless the wish names one."""
-    kv_types = (wish.kv_type,) if wish.kv_type else KV_TYPES if wish.flash_attention else ("f16",)
+    kv_types = (wish.kv_type,) if wish.kv_type else KV_TYPES if wish.may_flash else ("f16",)
     return [
         _option(quant, kv_type, geometry, machine, replace(wish, kv_type=kv_type))
         for quant, geometry in geometries.items()

@@ -31,6 +31,13 @@ class Geometry:
         head = self.head_bytes - self.embedding_bytes if self.is_tied else self.head_bytes
         return sum(self.layer_bytes) + self.embedding_bytes + head
 
+    @property
+    def num_matrix_weights(self) -> int:
+        """Weights that a prefilled token is multiplied with: the layers' matrices; only the last needs the head."""
+        shape = self.shape
+        attention = 2 * shape.n_embd * (shape.n_head + shape.n_head_kv) * shape.head_dim
+        return shape.n_layer * (attention + 3 * shape.n_embd * shape.n_ff)
+
 
 def from_header(header: GgufHeader) -> Geometry:
     """From the tensor table of a file that is here. Raises ModelFileError where its numbers contradict each other."""

@@ -5,27 +5,27 @@ Pure: facts (a geometry, a machine) and a wish give a `Plan`, or `DoesNotFit` wi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 from mm35local.errors import GIB, DoesNotFit, UsageError
 from mm35local.models import memory
+from mm35local.models.context_length import GOOD_CTX, LEAST_CTX, longest_ctx
 from mm35local.models.draft import draft_bytes
 from mm35local.models.geometry import Geometry
 from mm35local.models.gpus import Gpu, Machine
-from mm35local.models.memory import CELL_STEP, padded_cells
+from mm35local.models.memory import CELL_STEP
 from mm35local.models.placement import Load, Share, can_place_layers, place_layers, place_tensors
 from mm35local.models.speed import CpuPart, decode_tokens_per_second, prefill_tokens_per_second
 from mm35local.models.split import Split, allowed_splits, check_split
 
-LEAST_CTX = 2048
-"""The shortest context that is chosen for anybody."""
-GOOD_CTX = 32768
-"""With this much, exact KV is worth more than a longer context."""
 _RAM_SHARE = 0.5
 """Of the RAM that is left after the weights, KV may take half: the machine has other programs to run."""
 _AUTOMATIC_KV = ("f16", "q8_0")
 """Coarser KV answers worse: only on demand."""
+_PRODUCTS_BATCH = 256
+"""Rows of a step whose attention is matrix products: as fast as 512, and the scores take half the memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +38,15 @@ class Wish:
     use_gpu: bool | None = None
     n_batch: int = 512
     num_slots: int = 8
-    flash_attention: bool = True
+    flash_attention: bool | None = None
     mmproj_bytes: int = 0
     """The vision stack's file; its largest image is added."""
     draft: Geometry | None = None
     """A small model that guesses ahead."""
+
+    @property
+    def may_flash(self) -> bool:
+        return self.flash_attention is not False
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +195,7 @@ def _check(geometry: Geometry, machine: Machine, wish: Wish) -> None:
         wish.split,
         geometry.shape,
         len(machine.gpus),
-        flash_attention=wish.flash_attention,
+        flash_attention=wish.may_flash,
         kv_type=wish.kv_type or "f16",
     )
     if wish.split in (Split.ROW, Split.TENSOR) and machine.has_remote:
@@ -201,7 +205,7 @@ def _check(geometry: Geometry, machine: Machine, wish: Wish) -> None:
 def _kv_types(wish: Wish) -> tuple[str, ...]:
     if wish.kv_type is not None:
         return (wish.kv_type,)
-    return _AUTOMATIC_KV if wish.flash_attention else ("f16",)
+    return _AUTOMATIC_KV if wish.may_flash else ("f16",)
 
 
 def _on_gpus(geometry: Geometry, machine: Machine, wish: Wish, kv_type: str) -> Plan | None:
@@ -226,7 +230,7 @@ def _split_over(geometry: Geometry, machine: Machine, wish: Wish, kv_type: str, 
         load = gpu_load(geometry, wish, kv_type, n_ctx, split)
         return bool(place_tensors(load, gpus)) if is_cut else can_place_layers(load, gpus)
 
-    n_ctx = wish.n_ctx if wish.n_ctx is not None else longest_ctx(geometry, fits)
+    n_ctx = wish.n_ctx if wish.n_ctx is not None else longest_ctx(geometry.shape.n_ctx_train, fits)
     if n_ctx is None or not fits(n_ctx):
         return None
     load = gpu_load(geometry, wish, kv_type, n_ctx, split)
@@ -264,36 +268,42 @@ def _offloaded(geometry: Geometry, machine: Machine, wish: Wish, kv_type: str) -
 
 
 def _in_ram(geometry: Geometry, machine: Machine, wish: Wish, kv_type: str) -> Iterator[Plan]:
+    """Attention as matrix products where their scores leave room for a good context, else by the flash kernel.
+
+    On a CPU that kernel takes a row of a step at a time: an answer beside others, or far into its context, comes
+    several times as fast by products, and a prompt takes a fifth longer (docs/plan.md).
+    """
+    if wish.flash_attention is None and kv_type == "f16":
+        products = replace(wish, flash_attention=False, n_batch=min(wish.n_batch, _PRODUCTS_BATCH))
+        enough = wish.n_ctx or min(GOOD_CTX, geometry.shape.n_ctx_train)
+        found = _by_cpu(geometry, machine, products, kv_type, (_RAM_SHARE,))
+        yield from (plan for plan in found if plan.n_ctx >= enough)
+    yield from _by_cpu(geometry, machine, wish, kv_type, (_RAM_SHARE, 1.0))
+
+
+def _by_cpu(
+    geometry: Geometry, machine: Machine, wish: Wish, kv_type: str, ram_shares: tuple[float, ...]
+) -> Iterator[Plan]:
+    """KV and buffers in the first of the shares of what RAM is left that is enough."""
+
     def at(n_ctx: int) -> Plan:
         compute = _compute_bytes(geometry, wish, kv_type, n_ctx)
         load = Load(geometry, memory.kv_bytes(geometry.shape, kv_type, n_ctx), compute)
         settled = _Settled(wish, n_ctx, kv_type, Split.NONE, machine)
         return _settle(settled, load, (), (), len(geometry.layer_bytes) + 1)
 
-    def fits(n_ctx: int, share: float = 1.0) -> bool:
+    def fits(n_ctx: int, share: float) -> bool:
         room = machine.ram_free_bytes - geometry.num_bytes
         return at(n_ctx).ram_bytes - geometry.num_bytes <= share * room
 
-    if wish.n_ctx is not None:
-        n_ctx = wish.n_ctx if fits(wish.n_ctx) else None
-    else:
-        n_ctx = longest_ctx(geometry, lambda n_ctx: fits(n_ctx, _RAM_SHARE)) or longest_ctx(geometry, fits)
-    if n_ctx is not None:
-        yield at(n_ctx)
-
-
-def longest_ctx(geometry: Geometry, fits: Callable[[int], bool]) -> int | None:
-    """The longest context in steps of 256 for which `fits` holds, at most the model's own; None below LEAST_CTX."""
-    longest = geometry.shape.n_ctx_train
-    if fits(longest):
-        return longest
-    low, high = min(LEAST_CTX, longest) // CELL_STEP, padded_cells(longest) // CELL_STEP
-    if low * CELL_STEP >= longest or not fits(low * CELL_STEP):
-        return None
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle * CELL_STEP) else (low, middle)
-    return low * CELL_STEP
+    for share in ram_shares:
+        if wish.n_ctx is not None:
+            n_ctx = wish.n_ctx if fits(wish.n_ctx, share) else None
+        else:
+            n_ctx = longest_ctx(geometry.shape.n_ctx_train, partial(fits, share=share))
+        if n_ctx is not None:
+            yield at(n_ctx)
+            return
 
 
 def _settle(
@@ -305,7 +315,6 @@ def _settle(
     ram_kv = load.kv_layer_bytes * of_layers
     is_cut = split in (Split.ROW, Split.TENSOR)
     read_from_ram = ram_weights - (0 if shares or geometry.is_tied else geometry.embedding_bytes)
-    num_weights = num_matrix_weights(geometry)
     row_bytes = 4 * geometry.shape.n_embd
     cpu_share = 1.0 if not shares else ram_weights / max(1, ram_weights + sum(share.weight_bytes for share in shares))
 
@@ -321,7 +330,7 @@ def _settle(
         settled.kv_type,
         split,
         wish.n_batch,
-        wish.flash_attention,
+        wish.may_flash,
         gpus,
         shares,
         num_cpu_layers,
@@ -332,7 +341,7 @@ def _settle(
         decode(0.0),
         decode(1.0),
         prefill_tokens_per_second(
-            num_weights,
+            geometry.num_matrix_weights,
             shares,
             gpus,
             is_tensor_split=is_cut,
@@ -345,23 +354,16 @@ def _settle(
 
 
 def _compute_bytes(geometry: Geometry, wish: Wish, kv_type: str, n_ctx: int) -> int:
-    flash, n_seq = wish.flash_attention, memory.num_sequences(wish.num_slots)
+    flash, n_seq = wish.may_flash, memory.num_sequences(wish.num_slots)
     return memory.compute_bytes(geometry.shape, kv_type, n_ctx, wish.n_batch, flash_attention=flash, n_seq=n_seq)
 
 
 def _draft_bytes(wish: Wish, n_ctx: int) -> int:
-    return draft_bytes(wish.draft, n_ctx, wish.n_batch, wish.num_slots)
+    return draft_bytes(wish.draft, n_ctx, wish.n_batch, wish.num_slots, flash_attention=wish.may_flash)
 
 
 def _rows(wish: Wish, n_ctx: int) -> int:
     return memory.reserved_rows(n_ctx, wish.n_batch, memory.num_sequences(wish.num_slots))
-
-
-def num_matrix_weights(geometry: Geometry) -> int:
-    """Weights that a prefilled token is multiplied with: the layers' matrices (the head only for the last token)."""
-    shape = geometry.shape
-    attention = 2 * shape.n_embd * (shape.n_head + shape.n_head_kv) * shape.head_dim
-    return shape.n_layer * (attention + 3 * shape.n_embd * shape.n_ff)
 
 
 def _does_not_fit(geometry: Geometry, machine: Machine, wish: Wish) -> DoesNotFit:

@@ -71,5 +71,6 @@ def _model_facts(model: ServedModel, status: EngineStatus) -> dict[str, Any]:
         "n_ctx_train": model.n_ctx_train,
         "size_bytes": model.size_bytes,
         "license": model.license,
+        "vision": model.image_grid is not None,
         "reason": model.reason,
     }

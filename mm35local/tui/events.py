@@ -30,6 +30,8 @@ class ModelCard:
     size_bytes: int = 0
     reason: str = ""
     """One line: why this model and no other; empty when it was asked for by name."""
+    sees_images: bool | None = None
+    """None while unknown."""
 
 
 @dataclass(frozen=True, slots=True)

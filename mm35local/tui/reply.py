@@ -53,8 +53,8 @@ class Reply:
     """Tool calls by their index, each with all that has come of it."""
     prefill: Prefill | None = None
     prefill_at: float = 0.0
-    queue_place: int | None = None
-    """Counted from 1; None while the server has not said that anybody waits."""
+    num_before: int | None = None
+    """The most that can be served before it, as things stand; None while the server has not said that anybody waits."""
     usage: Usage | None = None
     error: Mm35Error | None = None
     state: MessageState = MessageState.STREAMING
@@ -103,9 +103,10 @@ class Reply:
         return self.prefill is None and self.phase in (Phase.WAITING, Phase.PREFILL)
 
     def tell_waiting(self, num_waiting: int) -> None:
-        """How many the server says wait. Who came later stands behind: the place only falls."""
+        """How many the server says wait, this one among them. Clients take turns: of the others, some that came earlier
+        may stand behind, and one that comes later may be served before."""
         if num_waiting:
-            self.queue_place = min(num_waiting, self.queue_place or num_waiting)
+            self.num_before = num_waiting - 1
 
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:
@@ -150,4 +151,11 @@ class Reply:
     def outcome(self) -> Outcome:
         took = self.last_at - self.first_at if self.last_at and self.first_at else None
         error = self.error.message if self.error else None
-        return Outcome(self.state, self.usage, took, error, self.is_cut)
+        return Outcome(self.state, self.usage or self._usage_so_far, took, error, self.is_cut)
+
+    @property
+    def _usage_so_far(self) -> Usage | None:
+        """Of an answer that did not come to its end, where the server tells its usage."""
+        if self.prefill is None or not self.num_tokens:
+            return None
+        return Usage(self.prefill.num_total, self.num_tokens, self.prefill.num_cached)

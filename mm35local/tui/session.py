@@ -94,9 +94,12 @@ class ChatSession:
         """None until the first question is stored."""
         return self._conversation_id
 
-    async def resume(self, conversation: Conversation) -> None:
+    async def resume(self, conversation: Conversation, message_id: int = 0) -> None:
+        """Open it at the branch that was shown last, or at the newest one that holds a message."""
         self._branches = Branches(await self._history.messages(conversation.id))
         self.messages = self._branches.path(conversation.leaf_id)
+        if message_id and message_id not in (message.id for message in self.messages):
+            self.messages = self._branches.path(self._branches.newest_leaf(message_id))
         self._conversation_id = conversation.id
         self.title = conversation.title
 
@@ -171,6 +174,9 @@ class ChatSession:
 
     @property
     def last_answer(self) -> str:
+        """The text of the answer that comes, as far as it is there, or of the last one that has any."""
+        if self._reply is not None and self._reply.content.parts:
+            return self._reply.content.text
         answers = (m.content for m in reversed(self.messages) if m.role is Role.ASSISTANT and m.content)
         return next(answers, "")
 

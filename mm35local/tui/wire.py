@@ -12,6 +12,8 @@ from mm35local.tui.events import CallDelta, ChatEvent, Delta, Ended, Health, Mod
 from mm35local.types import Usage
 
 SERVER_NAME = "mm35local"
+_REFUSED = (400, 413, 422)
+"""Status codes of requests that are wrong in themselves."""
 
 
 class ErrorBody(BaseModel):
@@ -19,15 +21,18 @@ class ErrorBody(BaseModel):
     hint: str | None = None
     code: str | int | None = None
 
-    def as_error(self) -> Mm35Error:
-        return ServerError(self.message, self.hint or _hint_for(self.code))
+    def as_error(self, status_code: int = 200) -> Mm35Error:
+        """`status_code` is that of the HTTP answer; 200 for an error in mid-stream."""
+        return ServerError(self.message, self.hint or _hint_for(self.code or status_code, status_code))
 
 
-def _hint_for(code: str | int | None) -> str:
+def _hint_for(code: str | int, status_code: int) -> str:
     if code == "context_length_exceeded":
         return "start a new conversation (Ctrl+N), ask something shorter, or serve with a larger --ctx"
     if code in ("invalid_api_key", 401):
         return "give the server's key with --api-key"
+    if status_code in _REFUSED:
+        return "/edit changes the last question, Ctrl+N begins anew"
     return "send the question again; the server's log says more"
 
 
@@ -40,9 +45,10 @@ class ModelBody(BaseModel):
     n_ctx: int | None = None
     size_bytes: int | None = None
     reason: str | None = None
+    vision: bool | None = None
 
     def as_card(self) -> ModelCard:
-        return ModelCard(self.id, self.n_ctx or 0, self.size_bytes or 0, self.reason or "")
+        return ModelCard(self.id, self.n_ctx or 0, self.size_bytes or 0, self.reason or "", self.vision)
 
 
 class SlotsBody(BaseModel):
@@ -173,4 +179,4 @@ def read_error(status_code: int, body: bytes) -> Mm35Error:
         error = ErrorReply.model_validate_json(body).error
     except ValidationError:
         error = ErrorBody(message=f"the server answered with status {status_code}")
-    return error.model_copy(update={"code": error.code or status_code}).as_error()
+    return error.as_error(status_code)

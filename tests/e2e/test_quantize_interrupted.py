@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.serving import mm35
+from tests.fakes.hub import REVISION, fake_hub
 from tests.pocket import PocketConfig, write_pocket
 
 _CONFIG = PocketConfig(num_layers=3, n_embd=512, n_ff=2048, n_head=8, head_dim=64, num_ranks=300, num_hf_shards=3)
@@ -37,10 +39,15 @@ def _files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def _end_when(is_time: Callable[[], bool], signum: signal.Signals, *arguments: str) -> tuple[int, list[str]]:
+def _end_when(
+    is_time: Callable[[], bool], signum: signal.Signals, *arguments: str, env: dict[str, str] | None = None
+) -> tuple[int, list[str]]:
     """(exit code, lines of stderr) of a command that gets a signal while it runs."""
     command = [sys.executable, "-m", "mm35local", "quantize", *arguments]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+    environment = {**os.environ, **(env or {})}
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
         try:
             deadline = time.monotonic() + 60
             while process.poll() is None and not is_time() and time.monotonic() < deadline:
@@ -82,6 +89,28 @@ def test_killed_while_it_consumes(checkpoint: Path, reference: dict[str, bytes],
     assert done.returncode == 0, done.stderr
     assert _files(out) == reference
     assert not list(source.glob("*.safetensors"))
+
+
+def test_killed_while_it_consumes_a_repository_of_the_hub(checkpoint: Path, tmp_path: Path) -> None:
+    out, cache = tmp_path / "out", tmp_path / "cache"
+    snapshot = cache / "models--me--slow" / "snapshots" / REVISION
+    names = [path.name for path in checkpoint.glob("*.safetensors")]
+    with fake_hub({"me/slow": {path.name: path for path in checkpoint.iterdir()}}) as hub:
+        arguments, env = ("me/slow", *_WISHES, "--consume"), {"HF_ENDPOINT": hub.url, "HF_HUB_CACHE": str(cache)}
+
+        def consumed() -> list[str]:
+            heads = (path for path in snapshot.glob("*.head") if '"is_consumed": true' in path.read_text())
+            return [name for path in heads if not (snapshot / (name := path.stem)).exists()]
+
+        code, _ = _end_when(lambda: bool(consumed()), signal.SIGKILL, *arguments, "-o", str(out), env=env)
+        gone = consumed()
+        assert (code, len(gone)) == (-9, 1)
+        done = mm35("quantize", *arguments, "-o", str(out), env=env)
+        assert done.returncode == 0, done.stderr
+        assert hub.asked.count(gone[0]) == 1
+        assert mm35("quantize", "me/slow", *_WISHES, "-o", str(tmp_path / "kept"), env=env).returncode == 0
+    assert _files(out) == _files(tmp_path / "kept")
+    assert sorted(path.name for path in snapshot.glob("*.safetensors")) == sorted(names)
 
 
 def test_a_consumed_source_is_proven_and_planned(checkpoint: Path, reference: dict[str, bytes], tmp_path: Path) -> None:

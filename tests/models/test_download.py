@@ -5,16 +5,15 @@ from __future__ import annotations
 import hashlib
 import zipfile
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 import pytest
 
 from mm35local.errors import DownloadError
 from mm35local.models.catalog import ConvertOrigin, HubOrigin, Variant, WheelOrigin
 from mm35local.models.download import download, locate
-from mm35local.models.hub import download_file
+from mm35local.models.hub import download_file, list_files, read_range
+from tests.fakes.hub import REVISION, fake_hub
 
 MODEL = b"GGUF" + bytes(range(256)) * 500
 
@@ -68,50 +67,15 @@ def test_what_has_to_be_converted_says_how(tmp_path: Path) -> None:
     origin = ConvertOrigin(kind="convert", repo="mistralai/X")
     with pytest.raises(DownloadError) as caught:
         download(Variant(quant="Q4_K_M", bytes=1, file="x.gguf", origin=origin), tmp_path, nothing)
-    assert "mm35 quantize FOLDER --to Q4_K_M" in caught.value.hint
-
-
-class _Hub(BaseHTTPRequestHandler):
-    """The part of the hub's HTTP that one file needs: HEAD with the commit and etag, GET with ranges."""
-
-    def do_HEAD(self) -> None:
-        self._answer(with_body=False)
-
-    def do_GET(self) -> None:
-        self._answer(with_body=True)
-
-    def _answer(self, with_body: bool) -> None:
-        if self.path.startswith("/me/gated/"):
-            self.send_response(403)
-            self.send_header("X-Error-Code", "GatedRepo")
-            self.end_headers()
-        elif self.path != "/me/tiny/resolve/main/tiny.gguf":
-            self.send_response(404)
-            self.send_header("X-Error-Code", "EntryNotFound" if self.path.startswith("/me/tiny/") else "RepoNotFound")
-            self.end_headers()
-        else:
-            self.send_response(200)
-            self.send_header("ETag", '"' + hashlib.sha256(MODEL).hexdigest() + '"')
-            self.send_header("X-Repo-Commit", "0" * 40)
-            self.send_header("Content-Length", str(len(MODEL)))
-            self.end_headers()
-            if with_body:
-                self.wfile.write(MODEL)
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
+    assert "mm35 quantize mistralai/X --to Q4_K_M" in caught.value.hint
 
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Hub)
-    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    (tmp_path / "served.gguf").write_bytes(MODEL)
+    with fake_hub({"me/tiny": {"tiny.gguf": tmp_path / "served.gguf"}}, gated=["me/gated"]) as served:
+        yield served.url
 
 
 def test_from_the_hub(hub: str, tmp_path: Path) -> None:
@@ -138,3 +102,26 @@ def test_offline(hub: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(DownloadError, match="cannot be reached"):
         download_file("me/tiny", "tiny.gguf", endpoint=hub)
+
+
+def test_parts_of_a_file_are_read_and_not_kept(hub: str, tmp_path: Path) -> None:
+    assert read_range("me/tiny", "tiny.gguf", REVISION, 1000, 77, hub) == MODEL[1000:1077]
+    assert not (tmp_path / "hub").exists()
+    with pytest.raises(DownloadError, match="the hub gave"):
+        read_range("me/tiny", "tiny.gguf", REVISION, len(MODEL) - 5, 77, hub)
+    with pytest.raises(DownloadError, match="has no file"):
+        read_range("me/tiny", "absent", REVISION, 0, 77, hub)
+
+
+def test_a_download_tells_its_bytes(hub: str) -> None:
+    came: list[int] = []
+    download_file("me/tiny", "tiny.gguf", hub, on_bytes=came.append)
+    assert sum(came) == len(MODEL)
+
+
+def test_a_hub_that_is_not_there_is_no_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # the library tries again for half a minute
+    with pytest.raises(DownloadError, match="cannot be reached") as caught:
+        list_files("me/tiny", "http://127.0.0.1:9")
+    assert "network" in caught.value.hint

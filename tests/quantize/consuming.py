@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from quantize import consume
-from quantize.consume import Consumer
+from quantize.consume import ShardSupply
 from quantize.convert import Options
 from quantize.make import ConvertedFile, make
 from quantize.plan import plan_everything
@@ -30,7 +30,7 @@ def convert_and_consume(
 ) -> tuple[ConvertedFile, ...]:
     source = source if isinstance(source, Source) else Source(source)
     plan = plan_everything(source.folder, out, quants, mmproj, Options())
-    supply = Consumer(source, plan.jobs, is_proof=is_proof, num_threads=2, on_warning=on_warning)
+    supply = ShardSupply(source, plan.jobs, is_consuming=True, is_proof=is_proof, num_threads=2, on_warning=on_warning)
     return make(plan.jobs, supply, force=force, num_threads=2, on_progress=on_progress)
 
 
@@ -50,7 +50,7 @@ def die_at(source: Path, out: Path, moment: str, number: int) -> None:
         )
         return
     when, _, name = moment.partition(" ")
-    owner = Consumer if name == "_delete" else consume
+    owner = ShardSupply if name == "_delete" else consume
     step, calls = getattr(owner, name), 0
 
     def counted(*arguments: object) -> object:

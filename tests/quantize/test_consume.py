@@ -8,19 +8,20 @@ import random
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mm35local.errors import CheckpointError, ConversionError, UsageError
 from quantize.checkpoint import open_checkpoint
-from quantize.consume import Consumer
+from quantize.consume import ShardSupply, consumed_head
 from quantize.convert import Options
 from quantize.disk import Step, disk_needs, peak
-from quantize.head import head_path
+from quantize.head import head_path, read_head, write_head
 from quantize.make import make
 from quantize.plan import plan_everything
 from quantize.source import Source
@@ -110,7 +111,7 @@ def test_the_outputs_are_those_of_a_kept_source(
 
 
 def _names_of_vision(source: Path) -> Iterator[str]:
-    """Shards that nothing but vision tensors stand in: without an mmproj no output needs them."""
+    """ShardSupply that nothing but vision tensors stand in: without an mmproj no output needs them."""
     by_shard: dict[str, list[str]] = {}
     for tensor in open_checkpoint(source).tensors.values():
         by_shard.setdefault(tensor.path.name, []).append(tensor.name)
@@ -149,7 +150,7 @@ def test_a_source_whose_outputs_are_whole_is_consumed_at_once(
 def test_disk_never_takes_more_than_was_planned(source: Path, tmp_path: Path, quants: tuple[str, ...]) -> None:
     out = tmp_path / "out"
     plan = plan_everything(source, out, quants, "F16", Options())
-    [need] = disk_needs(plan.jobs, out, Consumer(Source(source), plan.jobs))
+    [need] = disk_needs(plan.jobs, out, ShardSupply(Source(source), plan.jobs, is_consuming=True))
     without = sum(output.num_bytes for output in plan.outputs)
     taken: list[int] = []
 
@@ -327,10 +328,10 @@ def test_a_second_name_of_a_shard_frees_nothing_and_stays(
     checkpoints: dict[str, Path], source: Path, tmp_path: Path
 ) -> None:
     plan = plan_everything(source, tmp_path / "out", QUANTS, "F16", Options())
-    [alone] = disk_needs(plan.jobs, tmp_path / "out", Consumer(Source(source), plan.jobs))
+    [alone] = disk_needs(plan.jobs, tmp_path / "out", ShardSupply(Source(source), plan.jobs, is_consuming=True))
     for shard in _shards(source):
         os.link(shard, tmp_path / shard.name)
-    [linked] = disk_needs(plan.jobs, tmp_path / "out", Consumer(Source(source), plan.jobs))
+    [linked] = disk_needs(plan.jobs, tmp_path / "out", ShardSupply(Source(source), plan.jobs, is_consuming=True))
     assert alone.num_bytes < linked.num_bytes
     convert_and_consume(source, tmp_path / "out")
     for shard in _shards(checkpoints["hf"]):
@@ -345,6 +346,28 @@ def test_a_damaged_head_is_named(source: Path, tmp_path: Path) -> None:
         with pytest.raises(CheckpointError) as caught:
             plan_everything(source, tmp_path / "out", QUANTS, "F16", Options())
         assert caught.value.file == str(head)
+
+
+@settings(max_examples=60)
+@given(data=st.data())
+def test_a_head_damaged_anywhere_is_no_other_error(
+    checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """Each byte of it may be another: what is read then is refused in words, or is harmless."""
+    shard = tmp_path_factory.mktemp("head") / _shards(checkpoints["hf"])[0].name
+    shutil.copyfile(_shards(checkpoints["hf"])[0], shard)
+    write_head(consumed_head(shard, []))
+    shard.unlink()
+    text = bytearray(head_path(shard).read_bytes())
+    for _ in range(data.draw(st.integers(1, 3))):
+        text[data.draw(st.integers(0, len(text) - 1))] = data.draw(st.integers(0, 255))
+    head_path(shard).write_bytes(text)
+    with suppress(CheckpointError):
+        head = read_head(shard)
+        assert head is not None
+        for tensor in head.tensors():
+            assert tensor.offset + tensor.num_bytes <= head.file_bytes
+            assert len(tensor.first_bytes(8)) <= 8
 
 
 def test_the_proof_against_the_source_is_made_before_it_goes(

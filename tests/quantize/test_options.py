@@ -81,12 +81,12 @@ def test_the_plan_tells_what_is_then_taken(pocket_checkpoint: Path, tmp_path: Pa
     job = Job(plan.decoder, plan.outputs)
     needs = estimate([job], tmp_path / "a" / "b", num_threads=2)
     assert list(tmp_path.iterdir()) == []
-    assert needs.needed_bytes == plan.num_bytes
+    assert [need.num_bytes for need in needs.disk] == [plan.num_bytes]
     assert 0 < needs.seconds < 600
     assert 0 < needs.peak_bytes < 1 << 30
     files = convert(pocket_checkpoint / "hf", tmp_path / "a" / "b", ["Q4_K_M", "Q8_0"]).files
-    assert sum(file.num_bytes for file in files) == needs.needed_bytes
-    assert estimate([job], tmp_path / "a" / "b", num_threads=2).needed_bytes == 0
+    assert sum(file.num_bytes for file in files) == plan.num_bytes
+    assert estimate([job], tmp_path / "a" / "b", num_threads=2).disk[0].num_bytes == 0
 
 
 def test_what_cannot_fit_is_refused(pocket_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

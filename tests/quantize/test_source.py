@@ -1,120 +1,201 @@
-"""A checkpoint out of a repository of the hub: a stand-in on loopback speaks the part of its HTTP that this needs."""
+"""A checkpoint out of a repository of the hub, shard by shard: kept in the cache, or consumed there."""
 
 from __future__ import annotations
 
-import hashlib
-import json
+import shutil
 from collections.abc import Iterator
-from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
-from typing import Any
 
 import pytest
 
 from mm35local.errors import CheckpointError, DownloadError
 from mm35local.models.gguf_header import read_header
-from quantize.convert import convert
-from quantize.source import fetch_source
+from quantize import remote
+from quantize.consume import ShardSupply
+from quantize.convert import Options
+from quantize.disk import disk_needs
+from quantize.head import read_head
+from quantize.make import make
+from quantize.plan import plan_everything
+from quantize.source import Source, fetch_source
+from tests.fakes.hub import REVISION, FakeHub, fake_hub
+from tests.pocket import PocketConfig, write_pocket
+from tests.quantize.consuming import QUANTS, convert_and_consume, convert_and_keep
 
-_REVISION = "0123456789abcdef0123456789abcdef01234567"
+_CONFIG = PocketConfig(num_layers=3, num_ranks=300, num_hf_shards=4, n_ff=1024)
+_REPO = Path("me/pocket")
 
 
-class _Hub(BaseHTTPRequestHandler):
-    """Repository me/pocket with the files of `root`, both layouts in one folder."""
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Both layouts, as one folder: what the repository holds."""
+    hf, native = write_pocket(tmp_path_factory.mktemp("release"), config=_CONFIG)
+    shutil.copytree(native, hf, dirs_exist_ok=True)
+    return hf
 
-    def __init__(self, files: dict[str, Path], asked: list[str], *arguments: Any) -> None:
-        self.files, self.asked = files, asked
-        super().__init__(*arguments)
 
-    def do_HEAD(self) -> None:
-        self._answer(with_body=False)
-
-    def do_GET(self) -> None:
-        self._answer(with_body=True)
-
-    def _answer(self, with_body: bool) -> None:
-        path = self.path.partition("?")[0]
-        if path.startswith("/api/models/me/pocket/tree/"):
-            rows = [{"type": "file", "path": name, "size": 1, "oid": "0"} for name in self.files]
-            self._send(json.dumps(rows).encode(), with_body)
-        elif path.startswith("/api/models/me/pocket"):
-            siblings = [{"rfilename": name} for name in self.files]
-            about = {"id": "me/pocket", "sha": _REVISION, "siblings": siblings, "private": False, "tags": []}
-            self._send(json.dumps(about).encode(), with_body)
-        elif path.startswith("/me/pocket/resolve/") and (name := path.rpartition("/")[2]) in self.files:
-            if with_body:
-                self.asked.append(name)
-            self._send(self.files[name].read_bytes(), with_body)
-        else:
-            self.send_response(404)
-            is_ours = path.startswith("/me/pocket/")
-            self.send_header("X-Error-Code", "EntryNotFound" if is_ours else "RepoNotFound")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-    def _send(self, body: bytes, with_body: bool) -> None:
-        self.send_response(200)
-        self.send_header("ETag", '"' + hashlib.sha256(body).hexdigest() + '"')
-        self.send_header("X-Repo-Commit", _REVISION)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if with_body:
-            self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
+@pytest.fixture(scope="module")
+def reference(release: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """Of a folder that lies as the hub's cache would put it, so that the files tell the same origin."""
+    source = tmp_path_factory.mktemp("models--me--pocket") / "models--me--pocket" / "snapshots" / REVISION
+    shutil.copytree(release, source)
+    convert_and_keep(source, tmp_path_factory.getbasetemp() / "reference-of-hub")
+    return _ggufs(tmp_path_factory.getbasetemp() / "reference-of-hub")
 
 
 @pytest.fixture
-def asked() -> list[str]:
-    """Names of the files whose bytes were fetched."""
-    return []
-
-
-@pytest.fixture
-def hub(pocket_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: list[str]) -> Iterator[str]:
+def hub(release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    files = {path.name: path for layout in ("native", "hf") for path in (pocket_checkpoint / layout).iterdir()}
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Hub, files, asked))
-    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    for name in ("_FIRST_BYTES", "_MAX_GAP"):  # for shards as small as these
+        monkeypatch.setattr(remote, name, 1 << 12)
+    with fake_hub({_REPO.as_posix(): {path.name: path for path in release.iterdir()}}) as served:
+        yield served
+
+
+def _ggufs(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.glob("*.gguf")}
+
+
+def _shards(names: list[str]) -> list[str]:
+    return sorted(name for name in names if name.endswith(".safetensors"))
+
+
+def _convert_and_keep(source: Source, out: Path) -> None:
+    plan = plan_everything(source.folder, out, QUANTS, "F16", Options())
+    make(plan.jobs, ShardSupply(source, plan.jobs, is_consuming=False), num_threads=2)
+
+
+def test_a_plan_fetches_headers_and_scales_only(hub: FakeHub, tmp_path: Path) -> None:
+    source = fetch_source(_REPO, hub.url)
+    plan = plan_everything(source.folder, tmp_path / "out", QUANTS, "F16", Options())
+    assert (source.repo, source.folder.name) == ("me/pocket", REVISION)
+    assert "model.safetensors.index.json" in hub.asked
+    assert not any(name.startswith("consolidated") or name == "params.json" for name in hub.asked)
+    assert _shards(hub.asked) == []
+    assert sum(num_bytes for _, num_bytes in hub.parts) < plan.jobs[1].decoder.source_bytes // 4
+    shard_bytes = [path.stat().st_size for name, path in hub.repos["me/pocket"].items() if name.startswith("model-")]
+    [kept] = disk_needs(plan.jobs, tmp_path, ShardSupply(source, plan.jobs, is_consuming=False))
+    [consumed] = disk_needs(plan.jobs, tmp_path, ShardSupply(source, plan.jobs, is_consuming=True))
+    tensor_bytes = sum(size for output in plan.outputs for file in output.files for size in file.layout.sizes)
+    assert kept.num_bytes == tensor_bytes + sum(shard_bytes)
+    assert tensor_bytes < consumed.num_bytes <= tensor_bytes + max(shard_bytes)
 
 
 def test_one_layout_is_fetched_once_and_the_file_tells_where_from(
-    hub: str, asked: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hub: FakeHub, reference: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = fetch_source(Path("me/pocket"), hub).folder
-    assert "model.safetensors.index.json" in asked
-    assert not any(name.startswith("consolidated") or name == "params.json" for name in asked)
-    num_asked = len(asked)
-    assert fetch_source(Path("me/pocket"), hub).folder == folder
-    assert len(asked) == num_asked
+    source = fetch_source(_REPO, hub.url)
+    _convert_and_keep(source, tmp_path / "out")
+    assert len(_shards(hub.asked)) == _CONFIG.num_hf_shards
+    assert _ggufs(tmp_path / "out") == reference
+    num_asked = len(hub.asked)
+    assert fetch_source(_REPO, hub.url) == source
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    assert fetch_source(Path("me/pocket"), hub).folder == folder
-    keys = read_header(convert(folder, tmp_path / "out", ["Q8_0"]).files[0].path).metadata
+    _convert_and_keep(fetch_source(_REPO, hub.url), tmp_path / "again")
+    assert len(hub.asked) == num_asked
+    assert _ggufs(tmp_path / "again") == reference
+    keys = read_header(next((tmp_path / "again").glob("*Q8_0.gguf"))).metadata
     assert keys["mm35local.source.repo"] == "me/pocket"
-    assert keys["mm35local.source.revision"] == _REVISION
+    assert keys["mm35local.source.revision"] == REVISION
+
+
+def test_one_shard_at_a_time_is_on_the_disk(hub: FakeHub, reference: dict[str, bytes], tmp_path: Path) -> None:
+    source = fetch_source(_REPO, hub.url)
+    most, steps = [0], []
+
+    def look(done_bytes: int, total_bytes: int) -> None:
+        most[0] = max(
+            most[0],
+            sum(
+                path.name.startswith("model-") and path.suffix == ".safetensors" and path.is_file()
+                for path in source.folder.iterdir()
+            ),
+        )
+        steps.append((done_bytes, total_bytes))
+
+    convert_and_consume(source, tmp_path / "out", on_progress=look)
+    assert most == [1]
+    assert steps[-1][0] == steps[-1][1]
+    assert _ggufs(tmp_path / "out") == reference
+    assert len(_shards(hub.asked)) == _CONFIG.num_hf_shards
+    blobs = sum(path.stat().st_size for path in (source.folder.parents[1] / "blobs").iterdir())
+    assert blobs < 3 << 20  # the small files: vocabulary, configs
+    assert all(file.is_kept for file in convert_and_consume(fetch_source(_REPO, hub.url), tmp_path / "out"))
+    assert len(_shards(hub.asked)) == _CONFIG.num_hf_shards
+
+
+@pytest.mark.parametrize("percent", [40, 60, 85])
+def test_interrupted_a_consumed_shard_is_not_fetched_again(
+    hub: FakeHub, reference: dict[str, bytes], tmp_path: Path, percent: int
+) -> None:
+    """Also when the repository has a newer revision by then: what has begun with one ends with it."""
+
+    def interrupt(done_bytes: int, total_bytes: int) -> None:
+        if 100 * done_bytes > percent * total_bytes:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        convert_and_consume(fetch_source(_REPO, hub.url), tmp_path / "out", on_progress=interrupt)
+    folder = tmp_path / "hub" / "models--me--pocket" / "snapshots" / REVISION
+    heads = [read_head(folder / name) for name in hub.repos["me/pocket"] if name.startswith("model-")]
+    consumed = [head.path.name for head in heads if head and head.is_consumed]
+    assert 0 < len(consumed) < _CONFIG.num_hf_shards
+    hub.revisions.append("e" * 40)
+    convert_and_consume(fetch_source(_REPO, hub.url), tmp_path / "out")
+    assert [hub.asked.count(name) for name in consumed] == [1] * len(consumed)
+    assert _ggufs(tmp_path / "out") == reference
+
+
+def test_what_the_cache_holds_already_is_not_fetched(hub: FakeHub, reference: dict[str, bytes], tmp_path: Path) -> None:
+    source = fetch_source(_REPO, hub.url)
+    for name in ("model-00001-of-00004.safetensors", "model-00003-of-00004.safetensors"):
+        source.download(source.folder / name)
+    convert_and_consume(source, tmp_path / "out")
+    assert len(_shards(hub.asked)) == _CONFIG.num_hf_shards
+    assert _ggufs(tmp_path / "out") == reference
+    assert not list(source.folder.glob("*.safetensors"))
+
+
+def test_a_file_that_another_revision_shares_stays_and_is_told(hub: FakeHub, tmp_path: Path) -> None:
+    source, warnings = fetch_source(_REPO, hub.url), list[str]()
+    shard = source.folder / "model-00002-of-00004.safetensors"
+    source.download(shard)
+    other = source.folder.with_name("f" * 40)
+    other.mkdir()
+    (other / shard.name).symlink_to(shard.resolve())
+    convert_and_consume(source, tmp_path / "out", on_warning=warnings.append)
+    assert (other / shard.name).is_file()
+    assert not shard.is_symlink()
+    assert [other.name in warning for warning in warnings] == [True]
+
+
+def test_a_shard_that_is_not_what_its_head_said(hub: FakeHub, tmp_path: Path) -> None:
+    source = fetch_source(_REPO, hub.url)
+    name = "model-00002-of-00004.safetensors"
+    damaged = tmp_path / name
+    damaged.write_bytes(hub.repos["me/pocket"][name].read_bytes().replace(b"weight", b"thgiew", 1))
+    hub.repos = {"me/pocket": {**hub.repos["me/pocket"], name: damaged}}
+    with pytest.raises(CheckpointError, match="not the one that was planned with"):
+        convert_and_consume(source, tmp_path / "out")
 
 
 def test_folders_and_what_is_no_repository_stay_what_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a" / "b").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     for source in (Path("a/b"), Path("/nonexistent/x"), Path("single"), Path("../a/b"), Path("a/b/c")):
-        assert fetch_source(source).folder == source
+        assert fetch_source(source) == Source(source)
 
 
-def test_a_repository_that_is_none(hub: str) -> None:
-    with pytest.raises(DownloadError, match="knows no repository me/absent"):
-        fetch_source(Path("me/absent"), hub)
+def test_a_name_that_is_neither_a_folder_nor_a_repository(hub: FakeHub) -> None:
+    """A mistyped folder reads like a repository: the hint speaks of both."""
+    with pytest.raises(DownloadError, match="knows no repository me/absent") as caught:
+        fetch_source(Path("me/absent"), hub.url)
+    assert "if me/absent is a folder of yours: it is not there" in caught.value.hint
+    assert "HF_TOKEN" in caught.value.hint
 
 
-def test_a_repository_without_a_checkpoint(hub: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mm35local.models.hub.HfApi.list_repo_files", lambda self, repo: ["model.gguf", "config.json"])
+def test_a_repository_without_a_checkpoint(hub: FakeHub) -> None:
+    files = hub.repos["me/pocket"]
+    hub.repos = {"me/pocket": {"model.gguf": files["config.json"], "config.json": files["config.json"]}}
     with pytest.raises(CheckpointError, match="no checkpoint that can be converted"):
-        fetch_source(Path("me/pocket"), hub)
+        fetch_source(_REPO, hub.url)

@@ -16,6 +16,7 @@ MODEL = {
     "size_bytes": 1000,
     "license": "Apache-2.0",
     "reason": "the best that fits",
+    "vision": False,
 }
 
 

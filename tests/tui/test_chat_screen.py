@@ -337,3 +337,15 @@ async def test_leaving_in_mid_answer_keeps_what_came(server: ChatServer, tmp_pat
 def test_without_a_terminal_there_is_no_chat() -> None:
     with pytest.raises(UsageError, match="needs a terminal"):
         run_chat(ChatOptions(NOWHERE))
+
+
+async def test_a_short_conversation_stands_at_the_top_and_a_long_one_at_its_end(server: ChatServer) -> None:
+    async with open_chat(ChatOptions(server.url), (80, 24)) as chat:
+        for number in range(1, 8):
+            await chat.ask("?")
+            await chat.answered(number)
+            turns, region = chat.screen.transcript.turns, chat.screen.transcript.region
+            if number == 1:
+                assert turns[0].region.y - region.y == 1
+        assert turns[0].region.bottom < region.y
+        assert region.bottom - turns[-1].region.bottom <= 2

@@ -72,11 +72,11 @@ class _Restless(MarkdownView):
     REST = 0.0
 
 
-NUM_STRINGS, NUM_EACH = 2000, 40
+NUM_VIEWED, NUM_EACH = 2000, 40
 """One application shows NUM_EACH of them: starting it costs more than they do."""
 
 
-@settings(max_examples=NUM_STRINGS // NUM_EACH, deadline=None)
+@settings(max_examples=NUM_VIEWED // NUM_EACH, deadline=None)
 @given(
     st.lists(st.lists(st.sampled_from(PIECES), max_size=10), min_size=NUM_EACH, max_size=NUM_EACH),
     st.sampled_from([(80, 24), (31, 9), (5, 5)]),

@@ -1,4 +1,4 @@
-"""The line under the prompt: a place in the queue, what the cards hold, and the size that will be refused."""
+"""The line under the prompt: who waits too, what the cards hold, and the size that will be refused."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import pytest
 from mm35local.tui.events import Opened, Prefill
 from mm35local.tui.options import ChatOptions
 from mm35local.tui.reply import Reply
+from mm35local.types import Usage
 from tests.fakes.chat_server import ChatServer, Pause, Read, Say
 from tests.tui.chat_pilot import open_chat
 from tests.tui.conftest import until
@@ -18,23 +19,23 @@ def _slots(num_waiting: int) -> dict[str, int]:
     return {"total": 2, "busy": 2, "waiting": num_waiting}
 
 
-async def test_the_place_in_the_queue_until_the_engine_begins(server: ChatServer) -> None:
+async def test_how_many_wait_until_the_engine_begins(server: ChatServer) -> None:
     server.script.scripts = [[Pause(2.5), Read(10, 100, 0), Pause(30)]]
     server.script.health = {"slots": _slots(3)}
     async with open_chat(ChatOptions(server.url)) as chat:
         await chat.ask("?")
-        await until(lambda: "waiting · place 3 in the queue" in chat.status)
+        await until(lambda: "waiting · at most 2 before you" in chat.status)
         server.script.health = {"slots": _slots(1)}
-        await until(lambda: "waiting · place 1 in the queue" in chat.status)
+        await until(lambda: "waiting · next in the queue" in chat.status)
         await until(lambda: "reading 10 / 100 tokens" in chat.status)
 
 
-def test_who_comes_later_stands_behind() -> None:
+def test_who_waits_may_come_before() -> None:
     reply = Reply(1, "m")
     assert reply.is_queued
-    for num_waiting, place in [(0, None), (3, 3), (5, 3), (2, 2), (0, 2)]:
+    for num_waiting, num_before in [(0, None), (3, 2), (5, 4), (2, 1), (0, 1)]:
         reply.tell_waiting(num_waiting)
-        assert reply.queue_place == place
+        assert reply.num_before == num_before
     reply.feed(Opened())
     assert reply.is_queued
     reply.feed(Prefill(10, 0, 0))
@@ -57,3 +58,16 @@ async def test_the_size_that_will_be_refused_leaves_room_for_the_answer(server: 
         await chat.ask("?")
         await chat.answered()
         assert chat.status.rstrip().endswith("8 / 7,193")
+
+
+async def test_a_stopped_answer_counts_too(server: ChatServer) -> None:
+    server.script.scripts = [(Read(30, 30, 10), Say("one "), Say("two "), Pause(30))]
+    async with open_chat(ChatOptions(server.url)) as chat:
+        await chat.ask("?")
+        await until(lambda: chat.status.rstrip().endswith("32 / 8,192"))
+        await chat.pilot.press("escape")
+        await chat.answered()
+        assert chat.app.session.messages[-1].outcome.usage == Usage(30, 2, 10)
+        assert chat.status.rstrip().endswith("32 / 8,192")
+        assert "30 in, 2 out" in chat.status
+        assert chat.text("Answer .figures").startswith("stopped · 2 tokens")

@@ -8,6 +8,7 @@ from pathlib import Path
 from textual.widgets import OptionList
 
 from mm35local.tui.options import ChatOptions
+from mm35local.tui.records import Message, Role, as_path
 from mm35local.tui.screens.chat_turns import code_blocks
 from mm35local.tui.screens.conversations import ConversationsScreen
 from mm35local.tui.screens.rename import RenameScreen
@@ -138,3 +139,21 @@ async def test_the_sidebar_searches_renames_pins_deletes_and_undoes(server: Chat
         await chat.pilot.press("enter")
         await until(lambda: chat.answers == ["About whiskers."])
         assert chat.app.session.title == "[/cats] and dogs"
+
+
+async def test_a_find_is_opened_on_its_own_branch(server: ChatServer, tmp_path: Path) -> None:
+    async with open_chat(ChatOptions(server.url, history_path=tmp_path / "history.sqlite3")) as chat:
+        path = as_path(Message((Role.USER, Role.ASSISTANT)[i % 2], f"said ({i}th)") for i in range(60))
+        branch = [replace(path[-1], id=61, content="another end")]
+        await chat.app.session.add_conversation("long", [*path, *branch])
+        for words, found in (("59th", 59), ("(7th)", 7), ("another", 59)):
+            await chat.ask(f"/past {words}")
+            await until(lambda: isinstance(chat.app.screen, ConversationsScreen))
+            listed = chat.app.screen.query_one(OptionList)
+            await until(lambda shown=listed: shown.option_count == 2)  # type: ignore[misc]
+            await chat.pilot.press("enter")
+            await until(lambda: isinstance(chat.app.focused, Turn))
+            assert isinstance(chat.app.focused, Turn)
+            assert chat.app.focused.message_id == chat.app.session.messages[found].id
+            assert words in chat.app.session.messages[found].content
+            chat.prompt.focus()

@@ -46,6 +46,9 @@ def test_http_errors_say_what_the_server_said() -> None:
     assert "Ctrl+N" in error.hint
     assert "--api-key" in read_error(401, b"").hint
     assert "503" in read_error(503, b"<html>").message
+    assert "send the question again" in read_error(503, b"<html>").hint
+    refused = read_error(400, b'{"error":{"message":"this model sees no images","code":"no_vision"}}')
+    assert "/edit" in refused.hint
 
 
 def test_health_while_loading_and_failed() -> None:

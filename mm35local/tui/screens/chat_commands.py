@@ -13,7 +13,7 @@ from mm35local.tui.commands import COMMANDS, find, starting_with
 from mm35local.tui.export import as_json, as_markdown, is_json, tree_as_json, write_new
 from mm35local.tui.files import best_matches, list_files
 from mm35local.tui.imports import read_export
-from mm35local.tui.records import Attachment, Conversation
+from mm35local.tui.records import Attachment, Finding
 from mm35local.tui.screens.chat_turns import ChatTurns
 from mm35local.tui.screens.conversations import ConversationsScreen
 from mm35local.tui.screens.help import HelpScreen
@@ -23,6 +23,9 @@ from mm35local.tui.ui_events import Completed, Completing, Detached, Pasted
 from mm35local.tui.widgets.completions import Word
 from mm35local.tui.widgets.prompt import Prompt
 from mm35local.tui.widgets.turn import Turn
+
+_MOST_REVEALED = 400
+"""Messages below one that was searched for; more are not built at once."""
 
 
 class ChatCommands(ChatTurns):
@@ -63,12 +66,25 @@ class ChatCommands(ChatTurns):
         if chosen is not None:
             await self._open(chosen)
 
-    async def _open(self, conversation: Conversation) -> None:
+    async def _open(self, finding: Finding) -> None:
         try:
-            await self.session.resume(conversation)
+            await self.session.resume(finding.conversation, finding.message_id)
             await self.show_conversation()
+            if finding.message_id:
+                await self._reveal(finding.message_id)
         except Mm35Error as error:
             self.tell_error(error)
+
+    async def _reveal(self, message_id: int) -> None:
+        """Put the keyboard on a message, however far up, unless that would take long to build."""
+        ids = [message.id for message in self.session.messages]
+        num_after = len(ids) - ids.index(message_id) - 1
+        if num_after > _MOST_REVEALED:
+            self.notify("Ctrl+Up shows earlier ones.", title=f"It was said {num_after:,} messages before the end")
+            return
+        while self.transcript.turn(message_id) is None:
+            await self.transcript.show_earlier()
+        self.transcript.select(message_id)
 
     async def command_rename(self, title: str) -> None:
         number = self.session.conversation_id
@@ -169,7 +185,11 @@ class ChatCommands(ChatTurns):
     # --- attachments and completion ---
 
     async def command_attach(self, argument: str) -> None:
-        self.pending.attach(await asyncio.to_thread(read_attachment, Path(argument).expanduser()))
+        attachment = await asyncio.to_thread(read_attachment, Path(argument).expanduser())
+        model = self.connection.link.model
+        if attachment.is_image and model is not None and model.sees_images is False:
+            raise UsageError(f"{model.id} sees no images", "serve the model with its vision part: --mmproj FILE")
+        self.pending.attach(attachment)
 
     @on(Pasted)
     def _pasted(self, event: Pasted) -> None:

@@ -22,8 +22,8 @@ from mm35local.tui.records import Conversation, Finding
 from mm35local.tui.screens.rename import RenameScreen
 
 
-class ConversationsScreen(ModalScreen[Conversation | None]):
-    """Dismissed with the chosen conversation, or None. Changes are stored at once."""
+class ConversationsScreen(ModalScreen[Finding | None]):
+    """Dismissed with the chosen conversation, and where it was found, or None. Changes are stored at once."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "dismiss", "Back", tooltip="Back to the chat"),
@@ -44,7 +44,7 @@ class ConversationsScreen(ModalScreen[Conversation | None]):
         self._line = line
         self._listed: str | None = None
         """The line whose findings are listed."""
-        self._shown: dict[str, Conversation] = {}
+        self._shown: dict[str, Finding] = {}
         self._deleted: list[int] = []
         self._list = OptionList(markup=False, id="conversations")
 
@@ -79,8 +79,8 @@ class ConversationsScreen(ModalScreen[Conversation | None]):
             self.notify(error.hint, title=error.message, severity="error", markup=False)
             return
         self._listed = line
-        self._shown = {str(finding.conversation.id): finding.conversation for finding in found}
-        options = _options(found, datetime.now().astimezone())
+        self._shown = {str(finding.conversation.id): finding for finding in found}
+        options = _options(found, datetime.now().astimezone(), self._list.scrollable_content_region.width)
         self._list.clear_options()
         self._list.add_options(options)
         first = next((place for place, option in enumerate(options) if not option.disabled), None)
@@ -91,7 +91,7 @@ class ConversationsScreen(ModalScreen[Conversation | None]):
         empty.update("Nothing found." if line else "No conversation yet.")
 
     @property
-    def _chosen(self) -> Conversation | None:
+    def _chosen(self) -> Finding | None:
         option = self._list.highlighted_option
         return self._shown.get(option.id) if option is not None and option.id else None
 
@@ -112,7 +112,7 @@ class ConversationsScreen(ModalScreen[Conversation | None]):
 
     def action_rename(self) -> None:
         if (chosen := self._chosen) is not None:
-            self.run_worker(self._rename(chosen), group="change")
+            self.run_worker(self._rename(chosen.conversation), group="change")
 
     async def _rename(self, chosen: Conversation) -> None:
         title = await self.app.push_screen_wait(RenameScreen(chosen.title))
@@ -122,13 +122,14 @@ class ConversationsScreen(ModalScreen[Conversation | None]):
 
     async def action_pin(self) -> None:
         if (chosen := self._chosen) is not None:
-            await self._history.pin(chosen.id, not chosen.is_pinned)
-            await self._fill(str(chosen.id))
+            conversation = chosen.conversation
+            await self._history.pin(conversation.id, not conversation.is_pinned)
+            await self._fill(str(conversation.id))
 
     async def action_delete(self) -> None:
         if (chosen := self._chosen) is not None:
-            await self._history.delete(chosen.id)
-            self._deleted.append(chosen.id)
+            await self._history.delete(chosen.conversation.id)
+            self._deleted.append(chosen.conversation.id)
             self.notify("Deleted. Ctrl+Z brings it back.", timeout=3)
             await self._fill()
 
@@ -139,8 +140,8 @@ class ConversationsScreen(ModalScreen[Conversation | None]):
             await self._fill(str(number))
 
 
-def _options(found: list[Finding], now: datetime) -> list[Option]:
-    """The conversations, each day under its heading."""
+def _options(found: list[Finding], now: datetime, width: int) -> list[Option]:
+    """The conversations, each day under its heading; `width` is that of the list in cells, 0 before it has any."""
     options: list[Option] = []
     last = ""
     for finding in found:
@@ -149,11 +150,11 @@ def _options(found: list[Finding], now: datetime) -> list[Option]:
         if heading != last:
             options.append(Option(Content.styled(heading, "bold $text-primary"), disabled=True))
             last = heading
-        options.append(Option(_row(finding, now), id=str(conversation.id)))
+        options.append(Option(_row(finding, now, width), id=str(conversation.id)))
     return options
 
 
-def _row(finding: Finding, now: datetime) -> Content:
+def _row(finding: Finding, now: datetime, width: int) -> Content:
     conversation = finding.conversation
     mark = "★ " if conversation.is_pinned else "  "
     head = Content.assemble(
@@ -163,4 +164,5 @@ def _row(finding: Finding, now: datetime) -> Content:
     )
     if not finding.excerpt:
         return head
-    return Content("\n").join([head, Content.styled(f"    {visible(finding.excerpt)}", "$foreground 60%")])
+    said = Content.styled(f"    {visible(finding.excerpt)}", "$foreground 60%")
+    return Content("\n").join([head, said.truncate(width, ellipsis=True) if width else said])

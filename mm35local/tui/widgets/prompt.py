@@ -20,7 +20,13 @@ _LONG_PASTE_CHARS = 2000
 
 class Prompt(TextArea):
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "submit", "Send", tooltip="Send the question; while an answer comes, it waits for its end"),
+        Binding(
+            "enter",
+            "submit",
+            "Send",
+            tooltip="Send the question; while an answer comes, it waits for its end",
+            show=False,
+        ),
         # Redo in a plain text area.
         Binding("ctrl+y", "screen.copy", "Copy", tooltip="Copy the last answer as Markdown"),
         Binding(",".join(_NEWLINE_KEYS), "newline", "New line", show=False),

@@ -59,7 +59,9 @@ class StatusLine(Widget):
     def render(self) -> Content:
         """What it does, then as much of the rest as there is room for: context first, then cards, then the price."""
         width = self.content_size.width
-        left, right = self._doing(), self._filling()
+        left, right = self._doing(), self._filling(is_short=width < 60)
+        if left.cell_length + right.cell_length + 2 > width:
+            right = self._filling(is_short=True)
         if left.cell_length + right.cell_length + 2 > width:
             return left.truncate(width, ellipsis=True)
         for more in (self._cards(), self._cost()):
@@ -111,16 +113,19 @@ class StatusLine(Widget):
         spent = f" · {count(num_input)} in, {count(num_output)} out · hosted: {usd}"
         return Content.styled(spent, "$foreground 60%")
 
-    def _filling(self) -> Content:
+    def _filling(self, is_short: bool) -> Content:
+        """How full the context is; the figure alone if `is_short`."""
         n_ctx = self._link.model.n_ctx if self._link.model else 0
-        num_tokens = self._num_tokens + (self._reply.num_tokens if self._reply else 0)
+        num_tokens = self._num_tokens
+        if reply := self._reply:
+            num_tokens = (reply.prefill.num_total if reply.prefill else num_tokens) + reply.num_tokens
         if not n_ctx:
             return Content()
         # The server refuses a prompt that leaves no room for max_tokens, or for one token.
         refused = max(1, n_ctx - (self._max_tokens or 1) + 1)
         share = num_tokens / refused
         figure = f"{count(num_tokens)} / {count(refused)}"
-        if self.size.width < 60:
+        if is_short:
             return Content.styled(figure, "$foreground 60%")
         colour = "$error" if share > 0.95 else "$warning" if share > 0.8 else "$secondary"
         return Content.assemble(
@@ -131,8 +136,9 @@ class StatusLine(Widget):
 
 
 def _progress(reply: Reply) -> str:
-    if reply.is_queued and reply.queue_place:
-        return f"waiting · place {reply.queue_place} in the queue · {duration(reply.seconds)}"
+    if reply.is_queued and reply.num_before is not None:
+        before = f"at most {reply.num_before} before you" if reply.num_before else "next in the queue"
+        return f"waiting · {before} · {duration(reply.seconds)}"
     match reply.phase:
         case Phase.WAITING:
             return f"waiting · {duration(reply.seconds)}"

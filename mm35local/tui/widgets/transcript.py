@@ -46,6 +46,7 @@ class Transcript(VerticalScroll, Ground, can_focus=False):
         self._earlier_line = Static(markup=False, id="earlier")
 
     def compose(self) -> ComposeResult:
+        yield Static(id="floor")
         yield self._earlier_line
         yield Page()
 
