@@ -15,7 +15,7 @@ from itertools import dropwhile
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from rich.console import Console, ConsoleOptions, RenderResult
-from rich.markdown import CodeBlock, Heading, Markdown
+from rich.markdown import CodeBlock, Heading, ListItem, Markdown
 from rich.segment import Segment
 from rich.style import Style
 from rich.syntax import Syntax
@@ -117,8 +117,8 @@ def _deepest(tokens: Iterable[Token]) -> int:
     indents = [0]
     for token in tokens:
         if token.type in ("bullet_list_open", "ordered_list_open", "blockquote_open"):
-            # "999. ", and a digit more where counting on needs it
-            number = len(str(token.attrs.get("start", 1))) + 3 if token.type == "ordered_list_open" else 4
+            # " 999. ", and a digit more where counting on needs it
+            number = len(str(token.attrs.get("start", 1))) + 4 if token.type == "ordered_list_open" else 4
             indents.append(indents[-1] + number)
         elif token.type in ("bullet_list_close", "ordered_list_close", "blockquote_close"):
             indents.pop()
@@ -157,6 +157,18 @@ class _Left(Heading):
     LEVEL_ALIGN = dict.fromkeys(Heading.LEVEL_ALIGN, "left")
 
 
+class _Item(ListItem):
+    def render_number(self, console: Console, options: ConsoleOptions, number: int, last_number: int) -> RenderResult:
+        """As Rich does it, and with the dot that it leaves out."""
+        width = len(f" {last_number}. ")
+        lines = console.render_lines(self.elements, options.update(width=options.max_width - width), style=self.style)
+        style = console.get_style("markdown.item.number")
+        for place, line in enumerate(lines):
+            yield Segment((f"{number}. " if place == 0 else "").rjust(width), style)
+            yield from line
+            yield Segment.line()
+
+
 class _Code(CodeBlock):
     """On a ground of its own, in the colours of the chat's theme."""
 
@@ -181,6 +193,7 @@ class _Page(Markdown):
         "heading_open": _Left,
         "fence": _Code,
         "code_block": _Code,
+        "list_item_open": _Item,
     }
 
     def __init__(self, tokens: Sequence[Token], palette: Palette) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from mm35local.tui.screens.conversations import ConversationsScreen
 from mm35local.tui.screens.help import HelpScreen
 from mm35local.tui.widgets.answer import Answer
 from mm35local.tui.widgets.banner import Banner
+from mm35local.tui.widgets.key_line import KeyLine
 from mm35local.tui.widgets.markdown_view import MarkdownView
 from mm35local.tui.widgets.notice import Notice
 from mm35local.tui.widgets.pending import Pending
@@ -126,6 +128,32 @@ async def test_long_conversations_open_at_their_end(server: ChatServer, tmp_path
             await chat.answered(number)
         await until(lambda: len(chat.app.screen.query(Answer)) == 12)
         assert "40 earlier messages" in chat.text("#earlier")
+
+
+async def test_folded_messages_are_let_go(server: ChatServer) -> None:
+    """The collector sees no view but those on the screen, and old ones hold no more than their text."""
+    server.script.scripts = [(Say("- a\n- b\n"),)]
+    async with open_chat(ChatOptions(server.url)) as chat:
+        for number in range(1, 31):
+            await chat.ask("?")
+            await chat.answered(number)
+        shown = list(chat.app.screen.query(MarkdownView))
+        assert len(shown) < 25
+        assert not any(view.laid_out for view in shown[:-3])
+        assert shown[0].lines == [" • a", " • b"]
+        gc.collect()
+        kept = [view for view in gc.get_objects() if isinstance(view, MarkdownView) and view.app is chat.app]
+        assert set(kept) == set(shown)
+
+
+async def test_a_key_of_the_bottom_line_can_be_clicked(server: ChatServer) -> None:
+    async with open_chat(ChatOptions(server.url)) as chat:
+        line = chat.app.screen.query_one(KeyLine)
+        text = str(line.render())
+        await chat.pilot.click(KeyLine, offset=(1 + text.index("Stop"), 0))
+        assert isinstance(chat.app.screen, ChatScreen)
+        await chat.pilot.click(KeyLine, offset=(1 + text.index("Past"), 0))
+        await until(lambda: isinstance(chat.app.screen, ConversationsScreen))
 
 
 async def test_errors_are_shown_in_line(server: ChatServer) -> None:

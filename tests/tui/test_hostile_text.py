@@ -128,6 +128,12 @@ def test_an_image_stands_where_it_was_written() -> None:
     }
 
 
+def test_a_numbered_list_has_its_dots() -> None:
+    lines = layout(parse("9. nine\n10. ten\n\n    more")[0], 100, PALETTE)
+    texts = ["".join(segment.text for segment in line).rstrip() for line in lines]
+    assert [text for text in texts if text] == ["  9. nine", " 10. ten", "     more"]
+
+
 def test_a_link_opens_the_web_and_nothing_else() -> None:
     text = "[a](https://example.org) [b](file:///etc/passwd) [c](javascript:x) ![d](data:x)"
     (line,) = layout(parse(text)[0], 100, PALETTE)
