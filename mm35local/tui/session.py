@@ -174,6 +174,9 @@ class ChatSession:
 
     @property
     def last_answer(self) -> str:
+        """The text of the answer that comes, as far as it is there, or of the last one that has any."""
+        if self._reply is not None and self._reply.content.parts:
+            return self._reply.content.text
         answers = (m.content for m in reversed(self.messages) if m.role is Role.ASSISTANT and m.content)
         return next(answers, "")
 

@@ -22,7 +22,7 @@ from aiohttp import web
 from textual_serve.server import Server
 
 from mm35local.tui.client import ServerClient
-from mm35local.tui.connection import Connection, Link
+from mm35local.tui.connection import Connection, Link, LinkState
 from mm35local.tui.options import ChatOptions
 
 HOST = "127.0.0.1"
@@ -128,8 +128,8 @@ def _origin(request: web.Request) -> str:
 
 
 def _tell(link: Link) -> None:
-    """The tabs show the link themselves; only why there is no model would be lost with the server's output."""
-    if link.error is not None:
+    """The tabs see for themselves whether the server answers, but not why it could not be started."""
+    if link.state is LinkState.FAILED and link.error is not None:
         print(f"error: {link.error.message}\nhint: {link.error.hint}", file=sys.stderr)
 
 

@@ -13,7 +13,7 @@ from mm35local.tui.options import ChatOptions
 from mm35local.tui.screens.chat import ChatScreen
 from mm35local.tui.screens.settings import SettingsScreen
 from mm35local.tui.widgets.completions import Word
-from tests.fakes.chat_server import ChatServer
+from tests.fakes.chat_server import ChatServer, Pause, Say
 from tests.tui.chat_pilot import Chat, open_chat
 from tests.tui.conftest import until
 
@@ -125,3 +125,14 @@ async def test_images_are_for_models_that_see(server: ChatServer, tmp_path: Path
         await until(lambda: _told(chat))
         assert _told(chat) == [("error", "blind sees no images", "serve the model with its vision part: --mmproj FILE")]
         assert not chat.screen.pending.attachments
+
+
+async def test_an_answer_can_be_copied_while_it_comes(server: ChatServer) -> None:
+    server.script.scripts = [[Say("So [far]"), Pause(30)]]
+    async with open_chat(ChatOptions(server.url)) as chat:
+        await chat.pilot.press("ctrl+y")
+        assert _told(chat)[-1][2] == "No answer to copy yet."
+        await chat.ask("?")
+        await until(lambda: "answering" in chat.status)
+        await chat.pilot.press("ctrl+y")
+        assert chat.app.clipboard == "So [far]"
