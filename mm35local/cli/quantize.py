@@ -82,7 +82,7 @@ def quantize(
             files = make(planned.jobs, supply, force=force, num_threads=num_threads, on_progress=progress)
         if proof:
             prove(planned, num_threads)
-    _tell(files, planned.num_skipped, as_json)
+    _tell(files, 0 if consume else planned.num_skipped, as_json)
 
 
 def _warn(text: str) -> None:

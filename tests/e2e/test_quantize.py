@@ -53,6 +53,18 @@ def test_the_same_command_again_changes_nothing(pocket_checkpoint: Path, tmp_pat
     assert file.stat().st_size > 4
 
 
+def test_what_is_consumed_without_being_converted_is_told(pocket_checkpoint: Path, tmp_path: Path) -> None:
+    source = shutil.copytree(pocket_checkpoint / "hf", tmp_path / "hf")
+    done = mm35("quantize", str(source), "--to", "Q8_0", "-o", str(tmp_path / "out"), "--consume")
+    assert done.returncode == 0, done.stderr
+    [warning] = done.stderr.splitlines()
+    assert "tensors of the vision tower go with their shards; --mmproj f16 converts them" in warning
+    again = mm35("quantize", str(source), "--to", "Q4_K_M", "-o", str(tmp_path / "out"))
+    assert (again.returncode, len(again.stderr.splitlines())) == (1, 2)
+    assert "it was consumed" in again.stderr
+    assert len(list((tmp_path / "out").glob("*.gguf"))) == 1
+
+
 def test_an_unknown_quant_lists_the_known(pocket_checkpoint: Path, tmp_path: Path) -> None:
     done = mm35("quantize", str(pocket_checkpoint / "hf"), "--to", "Q9", "-o", str(tmp_path))
     assert done.returncode == 2

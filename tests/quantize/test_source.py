@@ -146,6 +146,18 @@ def test_interrupted_a_consumed_shard_is_not_fetched_again(
     assert _ggufs(tmp_path / "out") == reference
 
 
+def test_a_link_to_nothing_that_a_death_left_is_no_shard(
+    hub: FakeHub, reference: dict[str, bytes], tmp_path: Path
+) -> None:
+    """The file behind the link goes first; whatever comes between, the shard can be had again."""
+    source = fetch_source(_REPO, hub.url)
+    convert_and_consume(source, tmp_path / "out")
+    (source.folder / "model-00001-of-00004.safetensors").symlink_to("../../blobs/gone")
+    assert all(file.is_kept for file in convert_and_consume(fetch_source(_REPO, hub.url), tmp_path / "out"))
+    convert_and_consume(fetch_source(_REPO, hub.url), tmp_path / "again")
+    assert _ggufs(tmp_path / "again") == reference
+
+
 def test_what_the_cache_holds_already_is_not_fetched(hub: FakeHub, reference: dict[str, bytes], tmp_path: Path) -> None:
     source = fetch_source(_REPO, hub.url)
     for name in ("model-00001-of-00004.safetensors", "model-00003-of-00004.safetensors"):
