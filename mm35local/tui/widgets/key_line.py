@@ -1,7 +1,6 @@
 """The bottom line: the keys that do something right now, each a click away too.
 
-Textual's own Footer builds a widget a key whenever the keys change, and keeps the old ones for good: half a megabyte an
-answer.
+Textual's own Footer builds a widget a key whenever the keys change, and binds each to itself for good.
 """
 
 from __future__ import annotations
