@@ -71,11 +71,11 @@ def mm35(setting: Setting, cache: Path, *options: str, name: str = "mm35local") 
 
 
 def llama_server(setting: Setting, program: str, *options: str) -> Contender:
-    """llama.cpp's own server, with unified cells; as its slots do not share them, it gets four times as many."""
+    """llama.cpp's own server, with unified cells; as its slots do not share them, it gets eight times as many."""
     command = (
         *(program, "--model", str(setting.model), "--port", "{port}", "--host", "127.0.0.1"),
         *("--threads", str(setting.threads), "--threads-batch", str(setting.threads)),
-        *("--ctx-size", str(4 * setting.n_ctx), "--parallel", str(setting.num_slots), "--kv-unified"),
+        *("--ctx-size", str(8 * setting.n_ctx), "--parallel", str(setting.num_slots), "--kv-unified"),
         *options,
     )
     beside = Path(program).resolve().parent

@@ -12,6 +12,10 @@ from mm35local.engine.api import EngineConfig, EngineState, Failed, Finished, To
 from mm35local.engine.client import EngineClient
 from mm35local.models.catalog import load_catalog
 from mm35local.models.download import download, locate
+from mm35local.models.geometry import from_header
+from mm35local.models.gguf_header import read_header
+from mm35local.models.gpus import Machine, free_ram_bytes
+from mm35local.models.plan import Wish, make_plan
 from mm35local.types import Prompt, SamplingParams, Usage
 
 
@@ -43,7 +47,18 @@ def embedded() -> Path:
 
 
 def open_engine(model: Path, log: Path, speculate: str) -> EngineClient:
-    return EngineClient(EngineConfig(model, log, n_ctx=8192, speculate=speculate))
+    """With 8,192 cells in RAM, as `mm35 serve` plans it."""
+    plan = make_plan(from_header(read_header(model)), Machine((), free_ram_bytes()), Wish(n_ctx=8192))
+    config = EngineConfig(
+        model,
+        log,
+        plan.n_ctx,
+        n_batch=plan.n_batch,
+        flash_attention=plan.flash_attention,
+        kv_type=plan.kv_type,
+        speculate=speculate,
+    )
+    return EngineClient(config)
 
 
 async def load(engine: EngineClient) -> None:

@@ -130,11 +130,23 @@ def _report(name: str, setting: Setting, contenders: Sequence[str], samples: Sam
         table.add_row(workload, figure, *cells, _ratio(medians))
     Console(width=140).print(table)
     rows = [
-        {"workload": workload, "figure": figure, "samples": dict(by_contender)}
+        {"workload": workload, "figure": figure, "date": machine()["date"], "samples": dict(by_contender)}
         for (workload, figure), by_contender in samples.items()
     ]
-    document = {"model": setting.model.name, "threads": setting.threads, "machine": machine(), "rows": rows}
-    (RESULTS / f"{name}.json").write_text(json.dumps(document, indent=2) + "\n")
+    head = {"model": setting.model.name, "threads": setting.threads, "machine": machine()}
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps({**head, "rows": [*_other_rows(path, setting, rows), *rows]}, indent=2) + "\n")
+
+
+def _other_rows(path: Path, setting: Setting, rows: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:
+    """What the file says of workloads that were not run now, on the same model with as many threads."""
+    if not path.exists():
+        return []
+    known = json.loads(path.read_text())
+    if (known["model"], known["threads"]) != (setting.model.name, setting.threads):
+        return []
+    fresh = {row["workload"] for row in rows}
+    return [row for row in known["rows"] if row["workload"] not in fresh]
 
 
 def _ratio(medians: Mapping[str, float]) -> str:

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -32,7 +33,10 @@ from bench.workloads import ask, words
 
 _LONGEST_SECONDS = 180.0
 """A request that takes longer than this hangs: prompts are short and answers end after 64 tokens."""
-_WARM_UP_SHARE = 0.2
+_KV_STORE_GIB = "0.25"
+"""Of states on disk, and at most of those in RAM: little enough to be full when memory is first looked at."""
+_CALM_SHARE = 0.2
+"""Of the time between two kills: its end, when everything that is kept is full again."""
 
 
 @dataclass(slots=True)
@@ -55,7 +59,8 @@ def main() -> None:
     arguments = parser.parse_args()
     tally = Tally()
     with tempfile.TemporaryDirectory() as cache:
-        contender = mm35(Setting(arguments.model, arguments.threads), Path(cache))
+        setting = Setting(arguments.model, arguments.threads)
+        contender = mm35(setting, Path(cache), "--kv-store-size", _KV_STORE_GIB)
         with contender.serving() as url:
             asyncio.run(_soak(url, tally, arguments.minutes * 60, arguments.clients, arguments.kills))
     sys.exit(0 if _report(tally, arguments) else 1)
@@ -124,16 +129,22 @@ def _processes() -> list[psutil.Process]:
     return [server, *server.children(recursive=True)]
 
 
+def _rss_before_first_kill_and_end(rss_bytes: Sequence[int], num_kills: int) -> tuple[float, float]:
+    """Means of the same stretch of the first and of the last life of the engine."""
+    life = len(rss_bytes) / (num_kills + 1)
+    stretch = max(1, int(_CALM_SHARE * life))
+    first, last = rss_bytes[: int(life)][-stretch:], rss_bytes[-stretch:]
+    return sum(first) / len(first), sum(last) / len(last)
+
+
 def _report(tally: Tally, arguments: argparse.Namespace) -> bool:
     """Print the table and write it down. Is every request accounted for?"""
-    warm = tally.rss_bytes[int(len(tally.rss_bytes) * _WARM_UP_SHARE) :]
-    fifth = max(1, len(warm) // 5)
-    first, last = (sum(part) / len(part) for part in (warm[:fifth], warm[-fifth:]))
+    first, last = _rss_before_first_kill_and_end(tally.rss_bytes, arguments.kills)
     rows = {
         "requests": tally.num_asked,
         **dict(sorted(tally.ends.items())),
         "kills of the engine": tally.num_kills,
-        "RSS after warm-up, MiB": round(first / 2**20, 1),
+        "RSS before the first kill, MiB": round(first / 2**20, 1),
         "RSS at the end, MiB": round(last / 2**20, 1),
         "growth, %": round(100 * (last / first - 1), 2),
     }

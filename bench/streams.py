@@ -92,4 +92,6 @@ async def stream_all(
 
 
 def open_client(url: str) -> httpx.AsyncClient:
-    return httpx.AsyncClient(base_url=url, timeout=_SECONDS, limits=httpx.Limits(max_connections=64))
+    """A connection a request: llama-server closes one that waits without a word, which httpx finds out too late."""
+    limits = httpx.Limits(max_connections=64, max_keepalive_connections=0)
+    return httpx.AsyncClient(base_url=url, timeout=_SECONDS, limits=limits)

@@ -49,6 +49,11 @@ class Backend(Protocol):
     @property
     def num_sequences(self) -> int: ...
 
+    @property
+    def passes_all_cells(self) -> bool:
+        """Does a step take as long as all cells that are used, and not as those it attends to?"""
+        ...
+
     def is_eog(self, token_id: int) -> bool:
         """Does this id end a generation?"""
         ...

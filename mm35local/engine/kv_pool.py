@@ -112,6 +112,17 @@ class KvPool:
             if not self.evict(missing):
                 return
 
+    def thin_out(self, num_cells: int) -> None:
+        """Leave ended sequences at most `num_cells` of their own, as long as the store keeps up with what they lose."""
+        if self._store is None:
+            return
+        while self.num_used_cells - self.num_held(self._cache.running) > num_cells and not self._store.is_behind:
+            victim = self._cache.victim()
+            if victim is None or not self._cache.cells.num_own(victim):
+                return
+            self._save(victim)
+            self._forget(victim)
+
     def evict(self, num_cells: int) -> bool:
         """Take about `num_cells` from the ended sequence that is missed least. False if there is none."""
         victim = self._cache.victim()

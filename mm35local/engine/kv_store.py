@@ -69,10 +69,14 @@ class KvStore:
         length, number = max(lengths, default=(0, 0))
         return (self._saved[number], length) if length else (None, 0)
 
+    @property
+    def is_behind(self) -> bool:
+        """Does so much wait for the disk that no further state would be kept?"""
+        return sum(not saved.is_written for saved in self._saved) >= MOST_UNWRITTEN
+
     def accepts(self, tokens: Int32Array, num_bytes: int) -> bool:
         """Would a state of that size be kept? Not when one that is kept already begins with all of its tokens."""
-        num_unwritten = sum(not saved.is_written for saved in self._saved)
-        if num_bytes > self._disk_bytes or num_unwritten >= MOST_UNWRITTEN:
+        if num_bytes > self._disk_bytes or self.is_behind:
             return False
         return not any(num_common(saved.tokens, tokens) == len(tokens) for saved in self._saved if not saved.is_lost)
 

@@ -70,6 +70,7 @@ class LlamaBackend:
         self._n_ctx = config.n_ctx
         self._num_sequences = num_sequences(config.num_slots)
         self._image_grid = config.image_grid if self._sight else None
+        self._passes_all_cells = not config.flash_attention
         self._samplers: dict[int, Sampler] = {}
         self._compiler: ConstraintCompiler | None = None
         self._mask_thread = ThreadPoolExecutor(1, "masks")
@@ -197,6 +198,10 @@ class LlamaBackend:
     @property
     def num_sequences(self) -> int:
         return self._num_sequences
+
+    @property
+    def passes_all_cells(self) -> bool:
+        return self._passes_all_cells
 
     def fork(self, source: int, target: int, num_tokens: int) -> int:
         self._context.seq_cp(source, target, num_tokens)

@@ -71,6 +71,26 @@ def test_what_is_evicted_comes_back(tmp_path: Path) -> None:
     store.close()
 
 
+def test_where_a_step_passes_all_cells_few_idle_ones_stay_and_the_others_come_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mm35local.engine.core.FEWEST_IDLE", 100)
+    store = KvStore(tmp_path, b"m" * 32, disk_bytes=1 << 20, ram_bytes=1 << 20)
+    backend = FakeBackend(num_slots=2, capacity=2048, n_batch=64)
+    backend.passes_all_cells = True
+    core = EngineCore(backend, n_ctx=2048, num_slots=2, n_batch=64, max_waiting=8, store=store)
+    for number in range(4):
+        ask(core, tuple(n % 60 + 1 + number for n in range(200)), number)
+        store.flush()
+    assert core.num_used_cells <= 4 * 204
+    ask(core, (1, 2, 3), 8)
+    assert core.num_used_cells <= 7 + 100, "short ones run, so little is left of the long ones"
+    num_cached, answer = ask(core, (*PROMPT, 7), 9)
+    assert (num_cached, answer) == (200, expected_answer((*PROMPT, 7), GREEDY, N_CTX))
+    assert core.fault() is None
+    store.close()
+
+
 class SlowDisk:
     """Files whose bytes come when `gate` is set."""
 

@@ -63,6 +63,7 @@ class FakeBackend:
         self.num_drawn: dict[int, int] = {}
         self.num_told: dict[int, int] = {}
         self.num_computed = 0
+        self.passes_all_cells = False
         self.steps: list[tuple[Chunk, ...]] = []
         self._capacity = capacity
         self._n_batch = n_batch
