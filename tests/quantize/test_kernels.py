@@ -66,7 +66,7 @@ def test_any_few_numbers_give_ggmls_bytes(ggml_type: int, data: st.DataObject) -
 
 
 @pytest.mark.parametrize("ggml_type", KERNEL_TYPES)
-@pytest.mark.parametrize("num_blocks", [1, 2, 3, 5])
+@pytest.mark.parametrize("num_blocks", [1, 2, 3, 4, 7])
 def test_a_block_left_over_is_quantised_too(ggml_type: int, num_blocks: int) -> None:
     rows = np.random.default_rng(num_blocks).standard_normal((num_blocks, 256), np.float32)
     _assert_same(ggml_type, rows)
@@ -156,7 +156,13 @@ def test_rows_become_columns() -> None:
 
 
 def test_halves_round_to_even() -> None:
-    values = np.concatenate([np.arange(-4, 4) + 0.5, [-4194303.0, 4194303.0, 0.49999997, -0.0, 1e-40, 31.5, 2.4, -2.6]])
+    values = np.concatenate(
+        [
+            np.arange(-4, 4) + 0.5,
+            [-4194303.0, 4194303.0, 0.49999997, -0.0, 1e-40, 31.5, 2.4, -2.6],
+            np.linspace(-40, 40, LANES - 16),
+        ]
+    )
     numbers, rounded = values.astype(np.float32), np.empty(LANES, np.int32)
     machine.compile_kernel(_Rounding()).run(numbers.ctypes.data, rounded.ctypes.data, 1)
     np.testing.assert_array_equal(rounded, np.rint(numbers))
