@@ -2,8 +2,8 @@
 
 `Floats` and `Ints` stand for values of the function under construction; an operator on them appends an instruction.
 Every lane is computed as C computes a float: each operation rounds once, none is fused or reordered, since no
-instruction here carries a fast-math flag. LLVM splits the vectors where the processor's are shorter; the parts also keep
-it busy while one of them waits for a division.
+instruction here carries a fast-math flag. LLVM splits the vectors, as the processor's are shorter; the parts keep it
+busy while one of them waits for a division.
 """
 
 from __future__ import annotations
@@ -93,6 +93,10 @@ class Floats:
         """ggml's own rounding, by the mantissa of value + 1.5 * 2^23; beyond +-2^22 and for NaN as wrong as there."""
         shifted = self.builder.bitcast((self + 12582912.0).value, _INTS)
         return (Ints(self.builder, shifted) & 0x007FFFFF) - 0x00400000
+
+    def rounded(self) -> Ints:
+        """C's `(int) roundf(x)`: halves away from zero; what no integer holds becomes INT_MIN, as x86 has it."""
+        return Ints(self.builder, self.builder.fptosi(self._call("llvm.round").value, _INTS))
 
     def store_half(self, lane: int, pointer: Any) -> None:
         """One lane, rounded to float16."""
