@@ -65,6 +65,19 @@ def test_what_is_consumed_without_being_converted_is_told(pocket_checkpoint: Pat
     assert len(list((tmp_path / "out").glob("*.gguf"))) == 1
 
 
+def test_the_extra_that_would_be_faster_is_named_and_changes_no_byte(pocket_checkpoint: Path, tmp_path: Path) -> None:
+    arguments = ("quantize", str(pocket_checkpoint / "hf"), "--to", "Q4_K_M", "-o")
+    with_kernels = mm35(*arguments, str(tmp_path / "with"))
+    (tmp_path / "path" / "llvmlite").mkdir(parents=True)
+    (tmp_path / "path" / "llvmlite" / "__init__.py").write_text("raise ImportError")
+    without = mm35(*arguments, str(tmp_path / "without"), env={"PYTHONPATH": str(tmp_path / "path")})
+    assert (with_kernels.returncode, without.returncode) == (0, 0)
+    [note] = set(without.stderr.splitlines()) - set(with_kernels.stderr.splitlines())
+    assert "pip install 'mm35local[fast]'" in note
+    [ours], [ggmls] = ((tmp_path / folder).glob("*.gguf") for folder in ("with", "without"))
+    assert ours.read_bytes() == ggmls.read_bytes()
+
+
 def test_an_unknown_quant_lists_the_known(pocket_checkpoint: Path, tmp_path: Path) -> None:
     done = mm35("quantize", str(pocket_checkpoint / "hf"), "--to", "Q9", "-o", str(tmp_path))
     assert done.returncode == 2
