@@ -45,7 +45,7 @@ def quantize_rows(
 
 
 def choice(ggml_type: int) -> Choice:
-    """Compiles and tries a kernel on first use, which takes half a second."""
+    """Compiles and tries a kernel on first use, which takes about half a second."""
     if ggml_type not in KERNEL_TYPES:
         return Choice(None)
     with _LOCK:

@@ -1,4 +1,4 @@
-"""Kernels as machine code of this processor: LLVM compiles them in memory, in a third of a second each."""
+"""Kernels as machine code of this processor: LLVM compiles them in memory, in about half a second each."""
 
 from __future__ import annotations
 
