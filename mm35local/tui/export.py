@@ -80,7 +80,12 @@ def write_new(path: Path, text: str) -> None:
     """Raises UsageError if it cannot be written or stands there already."""
     try:
         with path.open("x", encoding="utf-8") as file:
-            file.write(text)
+            try:
+                file.write(text)
+                file.flush()
+            except OSError:
+                path.unlink()  # half of it, which the next try would find in its way
+                raise
     except OSError as problem:
         raise UsageError(
             f"{path}: {problem.strerror}", "give a name that is free, in a folder that exists"

@@ -37,8 +37,20 @@ def _quoted(word: str) -> str:
 def excerpt(text: str, words: Sequence[str]) -> str:
     """One line around the first word that is found."""
     flat = " ".join(text.split())
-    folded = flat.casefold()
-    places = [place for word in words if (place := folded.find(word.casefold())) >= 0]
+    places = [place for word in words if (place := _find(flat, word)) is not None]
     start = max(0, min(places, default=0) - _NUM_AROUND // 2)
     cut = flat[start : start + 2 * _NUM_AROUND]
     return ("…" if start else "") + cut + ("…" if start + 2 * _NUM_AROUND < len(flat) else "")
+
+
+def _find(text: str, word: str) -> int | None:
+    """Where `word` begins in `text`, whatever the case; folding may make letters longer ("ß"), so it counts them."""
+    before, found, _ = text.casefold().partition(word.casefold())
+    if not found:
+        return None
+    num_folded = 0
+    for place, letter in enumerate(text):
+        if num_folded >= len(before):
+            return place
+        num_folded += len(letter.casefold())
+    return len(text)

@@ -21,7 +21,7 @@ from tests.tui.conftest import until
 
 DOCS = Path(__file__).parents[2] / "docs"
 MODEL = models_dir() / "SmolLM2-135M-Instruct.Q4_1.gguf"
-SIZE = (100, 30)
+SIZE = (100, 36)
 EARLIER = (
     (1, "What is attention in a transformer?"),
     (26, "Why is the sky blue?"),

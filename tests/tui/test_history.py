@@ -16,6 +16,7 @@ from mm35local.errors import HistoryError
 from mm35local.tui.history import History
 from mm35local.tui.migrations import MIGRATIONS, migrate
 from mm35local.tui.records import Message, MessageState, Outcome, Role, as_path
+from mm35local.tui.search import excerpt
 from mm35local.types import Usage
 
 SCHEMA = {
@@ -196,6 +197,13 @@ async def test_a_history_of_the_first_shape_becomes_one_path_each(tmp_path: Path
     assert {c.id: c.leaf_id for c in await history.conversations()} == {1: 6, 2: 5}
     assert [finding.message_id for finding in await history.search("number 4")] == [4]
     await history.close()
+
+
+@given(st.text(alphabet="aßİŉ \n", max_size=300), st.text(alphabet="aßİ", max_size=60))
+def test_an_excerpt_shows_the_word_whatever_folding_does_to_lengths(before: str, after: str) -> None:
+    cut = excerpt(f"{before}Needle{after}", ["nEEDLE"])
+    assert "Needle" in cut
+    assert len(cut) <= 2 + 2 * 40
 
 
 async def test_search_finds_every_word_anywhere_in_any_script() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import tempfile
 import zipfile
 from pathlib import Path
@@ -95,6 +96,18 @@ def test_our_own_json_comes_back_whole(tmp_path: Path) -> None:
     assert (back.title, back.messages, back.at) == ("The [title]", PATH, 7.0)
     with pytest.raises(UsageError, match="File exists"):
         write_new(path, "again")
+
+
+def test_a_full_disk_leaves_no_half_of_an_export(tmp_path: Path) -> None:
+    path = tmp_path / "out.md"
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limit[1]))
+    try:
+        with pytest.raises(UsageError, match="too large"):
+            write_new(path, "x" * 100_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert not path.exists()
 
 
 @given(st.data())

@@ -125,7 +125,8 @@ class ChatCommands(ChatTurns):
         found = await asyncio.to_thread(read_export, Path(argument))
         for one in found:
             await self.session.add_conversation(shortened(one.title), one.messages, one.at, one.shown_id)
-        self.notify("Ctrl+O lists them.", title=f"{len(found)} conversations taken over")
+        num_found = f"{len(found)} conversation{'' if len(found) == 1 else 's'}"
+        self.notify("Ctrl+O lists them.", title=f"{num_found} taken over")
 
     # --- how it is answered ---
 
