@@ -1,6 +1,6 @@
 """What a conversion will take, told before it starts: bytes of each output, disk, memory and time.
 
-Time is measured, not assumed: ggml quantises a block of each type that the plan uses, on one core of this machine.
+Time is measured, not assumed: a block of each type that the plan uses is quantised, on one core of this machine.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mm35local.native import quant
 from quantize.decoder import Decoder
 from quantize.disk import Need, disk_needs
 from quantize.job import Job
+from quantize.kernels.choose import quantize_rows
 from quantize.make import num_cpus
 from quantize.output import PlannedOutput
 from quantize.rows import peak_bytes
@@ -59,20 +59,20 @@ def _missing_bytes(jobs: Sequence[Job]) -> int:
 
 
 def _core_seconds(decoder: Decoder, outputs: Sequence[PlannedOutput]) -> float:
-    speeds: dict[int, float] = {}
+    speeds: dict[tuple[int, bool], float] = {}
     seconds = 0.0
     for index, tensor in enumerate(decoder.tensors):
-        for kind in {output.types[index] for output in outputs}:
+        for kind in {(output.types[index], output.importance(index) is not None) for output in outputs}:
             if kind not in speeds:
-                speeds[kind] = _elements_per_second(kind)
+                speeds[kind] = _elements_per_second(*kind)
             seconds += tensor.num_rows * tensor.row_length / speeds[kind]
     return seconds
 
 
-def _elements_per_second(ggml_type: int) -> float:
+def _elements_per_second(ggml_type: int, is_weighed: bool) -> float:
     rows = np.random.default_rng(0).standard_normal((_SAMPLE_ROWS, _SAMPLE_LENGTH), np.float32)
-    importance = np.ones(_SAMPLE_LENGTH, np.float32)
-    quant.quantize_rows(ggml_type, rows[:1], importance)
+    importance = np.ones(_SAMPLE_LENGTH, np.float32) if is_weighed else None
+    quantize_rows(ggml_type, rows[:1], importance)
     begin = time.perf_counter()
-    quant.quantize_rows(ggml_type, rows, importance)
+    quantize_rows(ggml_type, rows, importance)
     return rows.size / (time.perf_counter() - begin)

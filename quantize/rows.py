@@ -23,6 +23,7 @@ from mm35local.errors import CheckpointError
 from mm35local.native import quant
 from quantize.decoder import Decoder, DecoderTensor
 from quantize.fp8 import scaled_table
+from quantize.kernels.choose import quantize_rows
 from quantize.output import Output
 from quantize.scales import FP8, BlockScales
 
@@ -199,7 +200,7 @@ def _convert(block: Block, reader: ShardReader) -> _Encoded:
     for output in block.outputs:
         kind = output.plan.types[block.index]
         if kind not in encoded:
-            encoded[kind] = quant.quantize_rows(kind, rows, output.plan.importance(block.index))
+            encoded[kind] = quantize_rows(kind, rows, output.plan.importance(block.index))
         output.write(block.index, block.first_row * quant.row_bytes(kind, tensor.row_length), encoded[kind].data)
     return encoded
 

@@ -58,6 +58,7 @@ def quantize(
     """
     from mm35local import paths
     from quantize.convert import Options
+    from quantize.kernels.choose import notes
     from quantize.make import make
     from quantize.plan import plan_everything
     from quantize.source import fetch_source
@@ -71,6 +72,9 @@ def quantize(
         planned = plan_everything(source.folder, folder, to or [], mmproj, options)
         for warning in planned.warnings:
             _warn(warning)
+        if not imatrix:
+            for note in notes(kind for output in planned.outputs for kind in output.types):
+                print(note, file=sys.stderr)
         if plan:
             show_plan(planned, folder, source, consume, num_threads, as_json)
             return

@@ -1,0 +1,162 @@
+"""Our quantisers write ggml's bytes, for any finite weights; where they would not, ggml is asked."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+from gguf import GGMLQuantizationType
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
+
+from mm35local.native import quant
+from quantize.kernels import choose, machine
+from quantize.kernels.choose import KERNEL_TYPES
+from quantize.kernels.lanes import LANES, load_floats, offset, transpose
+from quantize.kernels.probe import probe_rows
+
+Q4_K, Q8_0 = GGMLQuantizationType.Q4_K.value, GGMLQuantizationType.Q8_0.value
+_FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
+
+
+@pytest.fixture
+def _undecided() -> Iterator[None]:
+    choose._choose.cache_clear()
+    yield
+    choose._choose.cache_clear()
+
+
+def _assert_same(ggml_type: int, rows: NDArray[np.float32]) -> None:
+    kernel = choose.choice(ggml_type).kernel
+    assert kernel is not None
+    ours = choose.run(kernel, ggml_type, rows)
+    np.testing.assert_array_equal(ours, quant.quantize_rows(ggml_type, rows))
+
+
+@pytest.mark.parametrize("ggml_type", KERNEL_TYPES)
+@pytest.mark.parametrize("seed", range(1, 9))
+def test_weights_and_edge_cases_give_ggmls_bytes(ggml_type: int, seed: int) -> None:
+    _assert_same(ggml_type, probe_rows(seed))
+
+
+@pytest.mark.parametrize("ggml_type", KERNEL_TYPES)
+@pytest.mark.parametrize("power", range(-45, 39, 2))
+def test_every_magnitude_gives_ggmls_bytes(ggml_type: int, power: int) -> None:
+    rows = np.random.default_rng(power + 45).standard_normal((8, 1024)) * 10.0**power
+    _assert_same(ggml_type, np.clip(rows, -3e38, 3e38).astype(np.float32))
+
+
+@pytest.mark.parametrize("ggml_type", KERNEL_TYPES)
+def test_any_bits_give_ggmls_bytes(ggml_type: int) -> None:
+    bits = np.random.default_rng(0).integers(0, 1 << 32, (256, 1024), dtype=np.uint32).view(np.float32)
+    _assert_same(ggml_type, np.where(np.isfinite(bits), bits, np.float32(0)))
+
+
+@pytest.mark.parametrize("ggml_type", KERNEL_TYPES)
+@settings(max_examples=80, deadline=None)
+@given(data=st.data())
+def test_any_few_numbers_give_ggmls_bytes(ggml_type: int, data: st.DataObject) -> None:
+    _assert_same(ggml_type, data.draw(arrays(np.float32, (2, 256), elements=_FINITE, fill=_FINITE)))
+
+
+@pytest.mark.parametrize("ggml_type", KERNEL_TYPES)
+@pytest.mark.parametrize("num_blocks", [1, 2, 3, 5])
+def test_a_block_left_over_is_quantised_too(ggml_type: int, num_blocks: int) -> None:
+    rows = np.random.default_rng(num_blocks).standard_normal((num_blocks, 256), np.float32)
+    _assert_same(ggml_type, rows)
+    _assert_same(ggml_type, rows.reshape(1, -1))
+
+
+@pytest.mark.usefixtures("_undecided")
+def test_threads_share_one_kernel_and_its_bytes() -> None:
+    rows = [probe_rows(seed) for seed in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        packed = list(pool.map(lambda block: choose.quantize_rows(Q4_K, block), rows))
+        kernels = set(map(id, pool.map(lambda _: choose.choice(Q4_K).kernel, rows)))
+    assert len(kernels) == 1
+    for block, found in zip(rows, packed, strict=True):
+        np.testing.assert_array_equal(found, quant.quantize_rows(Q4_K, block))
+
+
+def test_weighed_columns_and_other_types_are_ggmls() -> None:
+    rows = np.random.default_rng(0).standard_normal((4, 512), np.float32)
+    importance = np.random.default_rng(1).random(512, np.float32)
+    found = choose.quantize_rows(Q4_K, rows, importance)
+    np.testing.assert_array_equal(found, quant.quantize_rows(Q4_K, rows, importance))
+    assert (found != choose.quantize_rows(Q4_K, rows)).any()
+    np.testing.assert_array_equal(choose.quantize_rows(Q8_0, rows), quant.quantize_rows(Q8_0, rows))
+    assert choose.notes([Q8_0]) == ()
+
+
+@pytest.mark.usefixtures("_undecided")
+@pytest.mark.parametrize("ggml_type", KERNEL_TYPES)
+def test_a_build_that_rounds_otherwise_is_told_and_left_to_ggml(
+    ggml_type: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a libggml compiled for fused multiply-add does to ours happens here to ours instead."""
+    plain = machine._module
+    monkeypatch.setattr(machine, "_module", lambda emitter: _fused(str(plain(emitter))))
+    assert choose.choice(ggml_type).kernel is None
+    (note,) = choose.notes([ggml_type, ggml_type])
+    assert "in its own way" in note
+    np.testing.assert_array_equal(
+        choose.quantize_rows(ggml_type, probe_rows()), quant.quantize_rows(ggml_type, probe_rows())
+    )
+
+
+def _fused(code: str) -> str:
+    for operation in ("fmul", "fadd", "fsub"):
+        code = code.replace(f"{operation} <", f"{operation} contract <")
+    return code
+
+
+@pytest.mark.usefixtures("_undecided")
+def test_without_llvmlite_ggml_quantises_and_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "quantize.kernels.machine", None)
+    monkeypatch.delattr("quantize.kernels.machine")
+    assert choose.choice(Q4_K).kernel is None
+    assert "mm35local[fast]" in "".join(choose.notes(KERNEL_TYPES))
+    assert len(choose.notes(KERNEL_TYPES)) == 1
+    np.testing.assert_array_equal(choose.quantize_rows(Q4_K, probe_rows()), quant.quantize_rows(Q4_K, probe_rows()))
+
+
+@pytest.mark.usefixtures("_undecided")
+def test_other_processors_are_left_to_ggml(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    assert choose.choice(Q4_K) == choose.Choice(None)
+
+
+class _Transposing:
+    num_elements, num_bytes = LANES * LANES, 4 * LANES * LANES
+
+    def emit(self, builder: Any, source: Any, target: Any) -> None:
+        rows = [load_floats(builder, offset(builder, source, 4 * LANES * row)) for row in range(LANES)]
+        for number, column in enumerate(transpose(rows)):
+            builder.store(column.value, offset(builder, target, 4 * LANES * number), align=4)
+
+
+class _Rounding:
+    num_elements, num_bytes = LANES, 4 * LANES
+
+    def emit(self, builder: Any, source: Any, target: Any) -> None:
+        builder.store(load_floats(builder, source).nearest_int().value, target, align=4)
+
+
+def test_rows_become_columns() -> None:
+    matrix = np.arange(2 * LANES * LANES, dtype=np.float32).reshape(2, LANES, LANES)
+    columns = np.empty_like(matrix)
+    machine.compile_kernel(_Transposing()).run(matrix.ctypes.data, columns.ctypes.data, 2)
+    np.testing.assert_array_equal(columns, matrix.swapaxes(1, 2))
+
+
+def test_halves_round_to_even() -> None:
+    values = np.concatenate([np.arange(-4, 4) + 0.5, [-4194303.0, 4194303.0, 0.49999997, -0.0, 1e-40, 31.5, 2.4, -2.6]])
+    numbers, rounded = values.astype(np.float32), np.empty(LANES, np.int32)
+    machine.compile_kernel(_Rounding()).run(numbers.ctypes.data, rounded.ctypes.data, 1)
+    np.testing.assert_array_equal(rounded, np.rint(numbers))
