@@ -22,7 +22,7 @@ from quantize.kernels.probe import probe_rows
 if TYPE_CHECKING:
     from quantize.kernels.machine import Emitter, Kernel
 
-KERNEL_TYPES = tuple(GGMLQuantizationType[name].value for name in ("Q4_K", "Q5_K", "Q6_K"))
+KERNEL_TYPES = tuple(GGMLQuantizationType[name].value for name in ("Q4_K", "Q5_K", "Q6_K", "Q8_0"))
 _LOCK = Lock()
 """So that a kernel is compiled and tried once, however many threads ask for it first."""
 
@@ -62,7 +62,9 @@ def _choose(ggml_type: int) -> Choice:
     try:
         from quantize.kernels import machine
     except (ImportError, OSError):
-        return Choice(None, "k-quants take about ten times as long without llvmlite: pip install 'mm35local[fast]'")
+        return Choice(
+            None, "Q4_K, Q5_K, Q6_K and Q8_0 take several times as long without llvmlite: pip install 'mm35local[fast]'"
+        )
     if not machine.can_compile():
         return Choice(None)
     kernel = machine.compile_kernel(emitter(ggml_type))
@@ -75,9 +77,9 @@ def _choose(ggml_type: int) -> Choice:
 
 
 def emitter(ggml_type: int) -> Emitter:
-    from quantize.kernels import q4_q5_k, q6_k
+    from quantize.kernels import q4_q5_k, q6_k, q8_0
 
-    emitters: tuple[Emitter, ...] = (q4_q5_k.Q4_K, q4_q5_k.Q5_K, q6_k.Q6_K)
+    emitters: tuple[Emitter, ...] = (q4_q5_k.Q4_K, q4_q5_k.Q5_K, q6_k.Q6_K, q8_0.Q8_0)
     return emitters[KERNEL_TYPES.index(ggml_type)]
 
 
@@ -87,7 +89,7 @@ def _agrees(kernel: Kernel, ggml_type: int) -> bool:
 
 
 def run(kernel: Kernel, ggml_type: int, rows: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """A block that is left over, where the kernel takes two at a time, goes to ggml."""
+    """The blocks that are left over, where the kernel takes many at a time, go to ggml."""
     assert rows.dtype == np.float32
     assert rows.flags.c_contiguous
     num_rows, row_length = rows.shape

@@ -1,4 +1,4 @@
-"""The codes of Q6_K: sub-blocks of 16 with a scale of either sign, sixteen sub-blocks side by side.
+"""The codes of Q6_K: sub-blocks of 16 with a scale of either sign, all lanes side by side.
 
 The arithmetic is that of ggml's reference quantiser (ggml-quants.c, MIT: make_qx_quants as quantize_row_q6_K_ref calls
 it, weights x^2), operation by operation in the same order.

@@ -1,8 +1,9 @@
-"""Sixteen floats, or integers, at once: Python expressions that become LLVM vector code.
+"""Thirty-two floats, or integers, at once: Python expressions that become LLVM vector code.
 
 `Floats` and `Ints` stand for values of the function under construction; an operator on them appends an instruction.
 Every lane is computed as C computes a float: each operation rounds once, none is fused or reordered, since no
-instruction here carries a fast-math flag. LLVM splits the vectors where the processor's are shorter.
+instruction here carries a fast-math flag. LLVM splits the vectors, as the processor's are shorter; the parts keep it
+busy while one of them waits for a division.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 from llvmlite import ir
 
-LANES = 16
+LANES = 32
 FLOAT, HALF, INT, BYTE, INDEX = ir.FloatType(), ir.HalfType(), ir.IntType(32), ir.IntType(8), ir.IntType(64)
 POINTER = ir.PointerType()
 _FLOATS, _INTS, _BYTES = (ir.VectorType(kind, LANES) for kind in (FLOAT, INT, BYTE))
@@ -93,6 +94,10 @@ class Floats:
         shifted = self.builder.bitcast((self + 12582912.0).value, _INTS)
         return (Ints(self.builder, shifted) & 0x007FFFFF) - 0x00400000
 
+    def rounded(self) -> Ints:
+        """C's `(int) roundf(x)`: halves away from zero; what no integer holds becomes INT_MIN, as x86 has it."""
+        return Ints(self.builder, self.builder.fptosi(self._call("llvm.round").value, _INTS))
+
     def store_half(self, lane: int, pointer: Any) -> None:
         """One lane, rounded to float16."""
         half = self.builder.fptrunc(self.builder.extract_element(self.value, INT(lane)), HALF)
@@ -149,7 +154,7 @@ class Ints:
 
 @dataclass(frozen=True, slots=True)
 class Bytes:
-    """Sixteen unsigned bytes."""
+    """An unsigned byte a lane."""
 
     builder: Any
     value: Any
@@ -195,7 +200,7 @@ class Variable:
 
 
 def load_floats(builder: Any, pointer: Any) -> Floats:
-    """Sixteen float32 in a row, aligned as a float is."""
+    """A float32 a lane from `pointer` on, aligned as a float is."""
     return Floats(builder, builder.load(pointer, align=4, typ=_FLOATS))
 
 
@@ -211,10 +216,13 @@ def shuffled(vector: _Vector, order: Sequence[int]) -> _Vector:
 
 
 def transpose(rows: Sequence[_Vector]) -> list[_Vector]:
-    """16 rows of a matrix -> its columns: at each power of two, the blocks off the diagonal change places."""
+    """Rows of a matrix -> its columns; of two matrices of 16 side by side, where there are 16 rows.
+
+    At each power of two, the blocks off the diagonal change places.
+    """
     matrix, builder = list(rows), rows[0].builder
-    for bit in (1, 2, 4, 8):
-        for row in (row for row in range(LANES) if not row & bit):
+    for bit in (bit for bit in (1, 2, 4, 8, 16) if bit < len(rows)):
+        for row in (row for row in range(len(rows)) if not row & bit):
             low, high = matrix[row], matrix[row | bit]
             kept = [lane & ~bit | (LANES if lane & bit else 0) for lane in range(LANES)]
             moved = [lane | bit | (LANES if lane & bit else 0) for lane in range(LANES)]

@@ -1,4 +1,4 @@
-"""The codes of Q4_K and Q5_K: sub-blocks of 32 with a scale and a minimum, sixteen sub-blocks side by side.
+"""The codes of Q4_K and Q5_K: sub-blocks of 32 with a scale and a minimum, all lanes side by side.
 
 The arithmetic is that of ggml's reference quantiser (ggml-quants.c, MIT: make_qkx2_quants as quantize_row_q4_K_ref
 calls it), operation by operation in the same order.

@@ -1,4 +1,4 @@
-"""Blocks of Q4_K and Q5_K, two at a time: their 16 sub-blocks are the 16 lanes.
+"""Blocks of Q4_K and Q5_K, four at a time: their 32 sub-blocks are the 32 lanes.
 
 A block of 256: d and dmin (float16), eight 6-bit scales and eight 6-bit minima in 12 bytes, for Q5_K the fifth bits of
 the codes (32 bytes), then their lower four bits (128 bytes). Layout and arithmetic are those of ggml (ggml-common.h,
@@ -14,7 +14,6 @@ from typing import Any
 from quantize.kernels.lanes import LANES, Bytes, Floats, floats, load_floats, offset, shuffled, transpose
 from quantize.kernels.minima import SUB_BLOCK, Fit, Grid, codes, fit
 
-_BLOCK = 256
 _SUB_BLOCKS = 8
 _SCALE_BYTES = 12
 _MOST_SCALE = 63
@@ -22,7 +21,7 @@ _MOST_SCALE = 63
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """Two blocks a call."""
+    """Four blocks a call."""
 
     grid: Grid
     has_high_bits: bool
@@ -35,36 +34,34 @@ class Kernel:
 
     @property
     def num_bytes(self) -> int:
-        return 2 * self.block_bytes
+        return LANES // _SUB_BLOCKS * self.block_bytes
 
     def emit(self, builder: Any, source: Any, target: Any) -> None:
         """Instructions that turn `num_elements` floats at `source` into `num_bytes` at `target`."""
-        xs = _load(builder, source)
+        starts = [offset(builder, source, 4 * SUB_BLOCK * lane) for lane in range(LANES)]
+        xs = transpose([load_floats(builder, start) for start in starts])
         found = fit(xs, self.grid)
         scales, depths = _Steps.of(found.scale), _Steps.of(found.depth)
-        rows = _by_lane(_requantised(xs, found, scales, depths, self.grid.most_code))
-        for block in (0, 1):
-            start = offset(builder, target, block * self.block_bytes)
-            scales.step.store_half(block * _SUB_BLOCKS, start)
-            depths.step.store_half(block * _SUB_BLOCKS, offset(builder, start, 2))
-            _store_scales(scales.count, depths.count, block * _SUB_BLOCKS, offset(builder, start, 4))
-            own = [half[block * _SUB_BLOCKS : (block + 1) * _SUB_BLOCKS] for half in rows]
-            self._store_codes(own, offset(builder, start, 4 + _SCALE_BYTES))
+        rows = transpose(_requantised(xs, found, scales, depths, self.grid.most_code))
+        for number, first in enumerate(range(0, LANES, _SUB_BLOCKS)):
+            start = offset(builder, target, number * self.block_bytes)
+            scales.step.store_half(first, start)
+            depths.step.store_half(first, offset(builder, start, 2))
+            _store_scales(scales.count, depths.count, first, offset(builder, start, 4))
+            self._store_codes(rows[first : first + _SUB_BLOCKS], offset(builder, start, 4 + _SCALE_BYTES))
 
-    def _store_codes(self, halves: Sequence[Sequence[Bytes]], start: Any) -> None:
-        """`halves[h][j]`: elements 16 h to 16 h + 15 of sub-block j of one block."""
-        builder = halves[0][0].builder
-        for half, rows in enumerate(halves):
-            target = offset(builder, start, 16 * half)
-            if self.has_high_bits:
-                high = rows[0] >> 4
-                for sub_block, row in enumerate(rows[1:], 1):
-                    high |= (row >> 4) << sub_block
-                high.store(target)
-                target = offset(builder, target, 32)
-            for pair in range(_SUB_BLOCKS // 2):
-                packed = (rows[2 * pair] & 15) | (rows[2 * pair + 1] << 4)
-                packed.store(offset(builder, target, 32 * pair))
+    def _store_codes(self, rows: Sequence[Bytes], target: Any) -> None:
+        """`rows[j]`: the codes of sub-block j of one block."""
+        builder = rows[0].builder
+        if self.has_high_bits:
+            high = rows[0] >> 4
+            for sub_block, row in enumerate(rows[1:], 1):
+                high |= (row >> 4) << sub_block
+            high.store(target)
+            target = offset(builder, target, 32)
+        for pair in range(_SUB_BLOCKS // 2):
+            packed = (rows[2 * pair] & 15) | (rows[2 * pair + 1] << 4)
+            packed.store(offset(builder, target, 32 * pair))
 
 
 Q4_K = Kernel(Grid(15, -1.0, 20), has_high_bits=False)
@@ -92,14 +89,6 @@ class _Steps:
         return cls(step, count.to_bytes(), step.as_half() * count.to_floats())
 
 
-def _load(builder: Any, source: Any) -> list[Floats]:
-    xs = []
-    for half in range(0, SUB_BLOCK, LANES):
-        starts = [lane * SUB_BLOCK + half for lane in range(LANES)]
-        xs += transpose([load_floats(builder, offset(builder, source, 4 * start)) for start in starts])
-    return xs
-
-
 def _requantised(xs: Sequence[Floats], found: Fit, scales: _Steps, depths: _Steps, most: int) -> list[Bytes]:
     """The codes for the rounded scale and minimum; a scale that became 0 keeps the codes of the search."""
     is_kept = scales.value.equals(0)
@@ -110,11 +99,6 @@ def _requantised(xs: Sequence[Floats], found: Fit, scales: _Steps, depths: _Step
         ).to_bytes()
         for x in xs
     ]
-
-
-def _by_lane(columns: Sequence[Bytes]) -> list[list[Bytes]]:
-    """Element by element -> for each 16 elements, lane by lane."""
-    return [transpose(columns[first : first + LANES]) for first in range(0, len(columns), LANES)]
 
 
 def _store_scales(scales: Bytes, depths: Bytes, first: int, start: Any) -> None:

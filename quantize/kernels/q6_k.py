@@ -1,4 +1,4 @@
-"""Blocks of Q6_K, one at a time: its 16 sub-blocks are the 16 lanes.
+"""Blocks of Q6_K, two at a time: their 32 sub-blocks are the 32 lanes.
 
 A block of 256: the lower four bits of the codes (128 bytes), their upper two (64), sixteen signed scales, d (float16).
 Layout and arithmetic are those of ggml (ggml-common.h, ggml-quants.c, MIT: quantize_row_q6_K_ref).
@@ -12,20 +12,25 @@ from typing import Any
 from quantize.kernels import extrema
 from quantize.kernels.lanes import LANES, Bytes, Floats, Mask, floats, load_floats, offset, shuffled, transpose
 
+_SUB_BLOCK, _SUB_BLOCKS = 16, 16
 _MOST_SCALE = 127
-_HIGH_AT, _SCALES_AT, _D_AT = 128, 192, 208
+_HIGH_AT, _SCALES_AT, _D_AT, _BLOCK_BYTES = 128, 192, 208, 210
+_IN_ORDER = [lane // 2 + 16 * (lane % 2) for lane in range(LANES)]
+"""A row of 32 elements is two sub-blocks; transposed, the first of each row lie before the second ones."""
+_BY_ROW = [lane // 16 + 2 * (lane % 16) for lane in range(LANES)]
 
 
 class Kernel:
-    """A block a call."""
+    """Two blocks a call."""
 
-    num_elements = LANES * LANES
-    num_bytes = 210
+    num_elements = LANES * _SUB_BLOCK
+    num_bytes = 2 * _BLOCK_BYTES
 
     def emit(self, builder: Any, source: Any, target: Any) -> None:
         """Instructions that turn `num_elements` floats at `source` into `num_bytes` at `target`."""
-        starts = [offset(builder, source, 4 * LANES * lane) for lane in range(LANES)]
-        xs = transpose([load_floats(builder, start) for start in starts])
+        starts = [offset(builder, source, 4 * LANES * row) for row in range(self.num_elements // LANES)]
+        columns = transpose([load_floats(builder, start) for start in starts])
+        xs = [shuffled(column, _IN_ORDER) for column in columns]
         found = extrema.fit(xs)
         largest = _largest(found.scale)
         zero = floats(builder, 0)
@@ -35,9 +40,12 @@ class Kernel:
         counts = (inverse * found.scale).nearest_int().at_most(_MOST_SCALE).as_signed_byte()
         counts = is_zero.pick(counts & 0, counts)
         codes = _requantised(xs, found, step.as_half() * counts.to_floats(), is_zero)
-        _store_codes(transpose(codes), target)
-        counts.to_bytes().store(offset(builder, target, _SCALES_AT))
-        step.store_half(0, offset(builder, target, _D_AT))
+        rows = transpose([shuffled(code, _BY_ROW) for code in codes])
+        for block in (0, 1):
+            first, start = block * _SUB_BLOCKS, offset(builder, target, block * _BLOCK_BYTES)
+            _store_codes(rows[8 * block : 8 * block + 8], start)
+            counts.to_bytes().store(offset(builder, start, _SCALES_AT), first, _SUB_BLOCKS)
+            step.store_half(first, offset(builder, start, _D_AT))
 
 
 Q6_K = Kernel()
@@ -66,13 +74,12 @@ def _requantised(xs: Sequence[Floats], found: extrema.Fit, scales: Floats, is_ze
 
 
 def _store_codes(rows: Sequence[Bytes], target: Any) -> None:
-    """`rows[j]`: the elements of sub-block j; each half of the block packs four groups of 32."""
+    """`rows[j]`: 32 codes; four rows are packed together."""
     builder = rows[0].builder
     for half in (0, 1):
-        for part in (0, 1):
-            first, second, third, fourth = rows[8 * half + part : 8 * half + 8 : 2]
-            low = offset(builder, target, 64 * half + LANES * part)
-            ((first & 15) | third << 4).store(low)
-            ((second & 15) | fourth << 4).store(offset(builder, low, 32))
-            high = first >> 4 | (second >> 4) << 2 | (third >> 4) << 4 | (fourth >> 4) << 6
-            high.store(offset(builder, target, _HIGH_AT + 32 * half + LANES * part))
+        first, second, third, fourth = rows[4 * half : 4 * half + 4]
+        low = offset(builder, target, 64 * half)
+        ((first & 15) | third << 4).store(low)
+        ((second & 15) | fourth << 4).store(offset(builder, low, 32))
+        high = first >> 4 | (second >> 4) << 2 | (third >> 4) << 4 | (fourth >> 4) << 6
+        high.store(offset(builder, target, _HIGH_AT + 32 * half))

@@ -21,7 +21,8 @@ from quantize.kernels.choose import KERNEL_TYPES
 from quantize.kernels.lanes import LANES, load_floats, offset, transpose
 from quantize.kernels.probe import probe_rows
 
-Q4_K, Q8_0 = GGMLQuantizationType.Q4_K.value, GGMLQuantizationType.Q8_0.value
+Q4_K, Q4_0 = GGMLQuantizationType.Q4_K.value, GGMLQuantizationType.Q4_0.value
+_WITH_SUMS = [kind for kind in KERNEL_TYPES if kind != GGMLQuantizationType.Q8_0]
 _FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 
@@ -66,7 +67,7 @@ def test_any_few_numbers_give_ggmls_bytes(ggml_type: int, data: st.DataObject) -
 
 
 @pytest.mark.parametrize("ggml_type", KERNEL_TYPES)
-@pytest.mark.parametrize("num_blocks", [1, 2, 3, 5])
+@pytest.mark.parametrize("num_blocks", [1, 2, 3, 4, 7])
 def test_a_block_left_over_is_quantised_too(ggml_type: int, num_blocks: int) -> None:
     rows = np.random.default_rng(num_blocks).standard_normal((num_blocks, 256), np.float32)
     _assert_same(ggml_type, rows)
@@ -90,12 +91,12 @@ def test_weighed_columns_and_other_types_are_ggmls() -> None:
     found = choose.quantize_rows(Q4_K, rows, importance)
     np.testing.assert_array_equal(found, quant.quantize_rows(Q4_K, rows, importance))
     assert (found != choose.quantize_rows(Q4_K, rows)).any()
-    np.testing.assert_array_equal(choose.quantize_rows(Q8_0, rows), quant.quantize_rows(Q8_0, rows))
-    assert choose.notes([Q8_0]) == ()
+    np.testing.assert_array_equal(choose.quantize_rows(Q4_0, rows), quant.quantize_rows(Q4_0, rows))
+    assert choose.notes([Q4_0]) == ()
 
 
 @pytest.mark.usefixtures("_undecided")
-@pytest.mark.parametrize("ggml_type", KERNEL_TYPES)
+@pytest.mark.parametrize("ggml_type", _WITH_SUMS)
 def test_a_build_that_rounds_otherwise_is_told_and_left_to_ggml(
     ggml_type: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,7 +157,13 @@ def test_rows_become_columns() -> None:
 
 
 def test_halves_round_to_even() -> None:
-    values = np.concatenate([np.arange(-4, 4) + 0.5, [-4194303.0, 4194303.0, 0.49999997, -0.0, 1e-40, 31.5, 2.4, -2.6]])
+    values = np.concatenate(
+        [
+            np.arange(-4, 4) + 0.5,
+            [-4194303.0, 4194303.0, 0.49999997, -0.0, 1e-40, 31.5, 2.4, -2.6],
+            np.linspace(-40, 40, LANES - 16),
+        ]
+    )
     numbers, rounded = values.astype(np.float32), np.empty(LANES, np.int32)
     machine.compile_kernel(_Rounding()).run(numbers.ctypes.data, rounded.ctypes.data, 1)
     np.testing.assert_array_equal(rounded, np.rint(numbers))
