@@ -104,7 +104,9 @@ def _report(model: Path, workloads: list[Workload], runs: dict[tuple[str, str], 
             }
         )
         same = f"{num_same} of {len(off)}"
-        table.add_row(workload.name, f"{repeated:.0%}", *(f"{x:.1f}" for x in rates), f"{ratio:.2f}", f"{acceptance:.0%}", same)
+        table.add_row(
+            workload.name, f"{repeated:.0%}", *(f"{x:.1f}" for x in rates), f"{ratio:.2f}", f"{acceptance:.0%}", same
+        )
     Console().print(table)
     write("speculate", {"model": model.name, "rows": rows})
 

@@ -93,7 +93,7 @@ def check_allocated(
 ) -> None:
     """Every kind of buffer within 2 % of the plan; `pytest -rP` shows the table.
 
-    By products the head's rows of a model this small lie in gaps of the allocator, or not: 1 MiB is let pass.
+    Without flash attention the head's rows of a model this small lie in gaps of the allocator, or not: 1 MiB is let pass.
     """
     wish = Wish(n_ctx=n_ctx, kv_type=kv_type, num_slots=num_slots)
     plan = make_plan(from_header(read_header(path)), Machine((), 64 << 30), wish)
