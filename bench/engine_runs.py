@@ -54,7 +54,6 @@ def open_engine(model: Path, log: Path, speculate: str) -> EngineClient:
         log,
         plan.n_ctx,
         n_batch=plan.n_batch,
-        flash_attention=plan.flash_attention,
         kv_type=plan.kv_type,
         speculate=speculate,
     )

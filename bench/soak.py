@@ -16,7 +16,6 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -47,6 +46,8 @@ class Tally:
     num_asked: int = 0
     rss_bytes: list[int] = field(default_factory=list)
     num_kills: int = 0
+    lives: list[int] = field(default_factory=lambda: [0])
+    """How many samples there were when each life of the engine began."""
 
 
 def main() -> None:
@@ -119,6 +120,7 @@ async def _kill(tally: Tally, seconds: float, num_kills: int) -> None:
         for process in _processes()[1:]:
             with contextlib.suppress(psutil.NoSuchProcess):
                 if any("libllama" in region.path for region in process.memory_maps()):
+                    tally.lives.append(len(tally.rss_bytes))
                     os.kill(process.pid, signal.SIGKILL)
                     tally.num_kills += 1
 
@@ -129,17 +131,17 @@ def _processes() -> list[psutil.Process]:
     return [server, *server.children(recursive=True)]
 
 
-def _rss_before_first_kill_and_end(rss_bytes: Sequence[int], num_kills: int) -> tuple[float, float]:
-    """Means of the same stretch of the first and of the last life of the engine."""
-    life = len(rss_bytes) / (num_kills + 1)
-    stretch = max(1, int(_CALM_SHARE * life))
-    first, last = rss_bytes[: int(life)][-stretch:], rss_bytes[-stretch:]
+def _rss_of_first_and_last_life(tally: Tally) -> tuple[float, float]:
+    """Means over the end of each, as long a stretch of both."""
+    starts = [*tally.lives, len(tally.rss_bytes)]
+    stretch = max(1, int(_CALM_SHARE * starts[1]))
+    first, last = (tally.rss_bytes[:end][-stretch:] for end in (starts[1], starts[-1]))
     return sum(first) / len(first), sum(last) / len(last)
 
 
 def _report(tally: Tally, arguments: argparse.Namespace) -> bool:
     """Print the table and write it down. Is every request accounted for?"""
-    first, last = _rss_before_first_kill_and_end(tally.rss_bytes, arguments.kills)
+    first, last = _rss_of_first_and_last_life(tally)
     rows = {
         "requests": tally.num_asked,
         **dict(sorted(tally.ends.items())),

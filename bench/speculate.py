@@ -11,6 +11,8 @@ import asyncio
 import statistics
 import tempfile
 from collections import defaultdict
+from collections.abc import Sequence
+from difflib import SequenceMatcher
 from pathlib import Path
 
 from rich.console import Console
@@ -22,7 +24,11 @@ from mm35local.engine.client import EngineClient
 from mm35local.types import SamplingParams
 
 _CODE = Path(__file__).parents[1] / "mm35local" / "engine" / "restart.py"
-_EDIT = "{code}\n# The same file once more, with class DeathRow renamed to Deaths:\n\n{start}"
+_NAMES = ("DeathRow", "Deaths", "DeathCount")
+_EDIT = "{0}\n# The same file, with class {1[0]} renamed to {1[1]}:\n\n{2}\n# And with {1[1]} renamed to {1[2]}:\n\n{3}"
+"""Shown once before, as a conversation about a file has it, the model goes on copying."""
+_LEAST_REPEATED = 4
+"""Tokens in a row that count as repeated."""
 
 
 def main() -> None:
@@ -53,8 +59,9 @@ async def _main(model: Path, num_rounds: int) -> None:
 
 async def _workloads(engine: EngineClient) -> list[Workload]:
     code = _CODE.read_text()
-    start = "".join(code.splitlines(keepends=True)[:4])
-    edit = tuple(await engine.tokenize([_EDIT.format(code=code, start=start)]))
+    first, second, third = (code.replace(_NAMES[0], name) for name in _NAMES)
+    start = "".join(third.splitlines(keepends=True)[:4])
+    edit = tuple(await engine.tokenize([_EDIT.format(first, _NAMES, second, start)]))
     story = tuple(await engine.tokenize(["Once upon a time there was a"]))
     greedy = SamplingParams(temperature=0, max_tokens=160, ignore_eos=True)
     drawn = SamplingParams(temperature=1.5, seed=7, max_tokens=96, ignore_eos=True)
@@ -66,9 +73,15 @@ async def _workloads(engine: EngineClient) -> list[Workload]:
     ]
 
 
+def _repeated(prompt: Sequence[int], answer: Sequence[int]) -> float:
+    """The share of an answer that stands in the prompt, in the same order."""
+    blocks = SequenceMatcher(None, prompt, answer, autojunk=False).get_matching_blocks()
+    return sum(block.size for block in blocks if block.size >= _LEAST_REPEATED) / len(answer)
+
+
 def _report(model: Path, workloads: list[Workload], runs: dict[tuple[str, str], list[Run]]) -> None:
     table = Table(title=f"speculation, {model.name}", box=None)
-    for column in ("workload", "off (tok/s)", "auto (tok/s)", "ratio", "acceptance", "same text"):
+    for column in ("workload", "repeats", "off (tok/s)", "auto (tok/s)", "ratio", "acceptance", "same text"):
         table.add_column(column, justify="left" if column == "workload" else "right")
     rows = []
     for workload in workloads:
@@ -76,10 +89,12 @@ def _report(model: Path, workloads: list[Workload], runs: dict[tuple[str, str], 
         rates = [statistics.median(one.tokens_per_second for one in side) for side in (off, auto)]
         ratio = statistics.median(b.tokens_per_second / a.tokens_per_second for a, b in zip(off, auto, strict=True))
         acceptance = statistics.median(one.acceptance for one in auto)
+        repeated = statistics.median(_repeated(workload.prompt, answer) for one in off for answer in one.answers)
         num_same = sum(a.answers == b.answers for a, b in zip(off, auto, strict=True))
         rows.append(
             {
                 "workload": workload.name,
+                "repeated": repeated,
                 "off_tokens_per_second": rates[0],
                 "auto_tokens_per_second": rates[1],
                 "ratio": ratio,
@@ -89,7 +104,9 @@ def _report(model: Path, workloads: list[Workload], runs: dict[tuple[str, str], 
             }
         )
         same = f"{num_same} of {len(off)}"
-        table.add_row(workload.name, *(f"{x:.1f}" for x in rates), f"{ratio:.2f}", f"{acceptance:.0%}", same)
+        table.add_row(
+            workload.name, f"{repeated:.0%}", *(f"{x:.1f}" for x in rates), f"{ratio:.2f}", f"{acceptance:.0%}", same
+        )
     Console().print(table)
     write("speculate", {"model": model.name, "rows": rows})
 

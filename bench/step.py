@@ -54,13 +54,7 @@ def _measure(model: Path, num_threads: int, num_steps: int) -> dict[str, list[fl
     samples: dict[str, list[float]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as folder:
         config = EngineConfig(
-            model,
-            Path(folder) / "log",
-            _N_CTX,
-            num_slots=_NUM_SLOTS,
-            n_batch=_N_BATCH,
-            num_threads=num_threads,
-            flash_attention=False,  # as a plan for a CPU has it
+            model, Path(folder) / "log", _N_CTX, num_slots=_NUM_SLOTS, n_batch=_N_BATCH, num_threads=num_threads
         )
         library = Library(lambda _line: None)  # llama.cpp calls it as long as it computes
         backend = LlamaBackend(library, config, on_progress=lambda _done: True, is_cancelled=lambda _id: False)

@@ -72,8 +72,9 @@ class Settings(BaseSettings):
     looks them up."""
     draft: Path | None = None
     """A small GGUF with the same vocabulary that guesses ahead."""
-    flash_attention: bool | None = None
-    """None: off on the CPU, where matrix products are faster, if memory allows. Off needs more memory and f16 KV."""
+    flash_attention: bool = True
+    """Off: attention as matrix products, which takes more memory and f16 KV. On a CPU one long conversation is answered
+    faster then, and many short ones slower."""
     rpc: str = ""
     """`mm35 rpc-worker`s that lend their devices, as HOST:PORT with commas between them."""
     gpu: bool | None = None

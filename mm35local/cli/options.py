@@ -45,7 +45,11 @@ SplitMode = Annotated[
 ]
 FlashAttention = Annotated[
     bool | None,
-    typer.Option("--flash-attention/--no-flash-attention", help="By default on cards only.", rich_help_panel=_ENGINE),
+    typer.Option(
+        "--flash-attention/--no-flash-attention",
+        help="Off: faster deep in one long context on a CPU, slower else.",
+        rich_help_panel=_ENGINE,
+    ),
 ]
 Speculate = Annotated[
     str | None,

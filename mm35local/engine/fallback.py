@@ -9,7 +9,7 @@ from dataclasses import replace
 from mm35local.engine.api import EngineConfig
 from mm35local.errors import WorkerDied
 
-_CHANGES = ("n_ctx", "kv_type", "split", "n_batch", "n_gpu_layers", "flash_attention")
+_CHANGES = ("n_ctx", "kv_type", "split", "n_batch", "n_gpu_layers")
 _MEMORY = re.compile(r"out of memory|failed to allocate|bad_alloc|MemoryError", re.IGNORECASE)
 
 

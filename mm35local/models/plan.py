@@ -25,7 +25,7 @@ _RAM_SHARE = 0.5
 _AUTOMATIC_KV = ("f16", "q8_0")
 """Coarser KV answers worse: only on demand."""
 _PRODUCTS_BATCH = 256
-"""Rows of a step whose attention is matrix products: as fast as 512, and the scores take half the memory."""
+"""Rows of a step without flash attention on a CPU: as fast as 512, and the scores take half the memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +38,11 @@ class Wish:
     use_gpu: bool | None = None
     n_batch: int = 512
     num_slots: int = 8
-    flash_attention: bool | None = None
+    flash_attention: bool = True
     mmproj_bytes: int = 0
     """The vision stack's file; its largest image is added."""
     draft: Geometry | None = None
     """A small model that guesses ahead."""
-
-    @property
-    def may_flash(self) -> bool:
-        return self.flash_attention is not False
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +191,7 @@ def _check(geometry: Geometry, machine: Machine, wish: Wish) -> None:
         wish.split,
         geometry.shape,
         len(machine.gpus),
-        flash_attention=wish.may_flash,
+        flash_attention=wish.flash_attention,
         kv_type=wish.kv_type or "f16",
     )
     if wish.split in (Split.ROW, Split.TENSOR) and machine.has_remote:
@@ -205,7 +201,7 @@ def _check(geometry: Geometry, machine: Machine, wish: Wish) -> None:
 def _kv_types(wish: Wish) -> tuple[str, ...]:
     if wish.kv_type is not None:
         return (wish.kv_type,)
-    return _AUTOMATIC_KV if wish.may_flash else ("f16",)
+    return _AUTOMATIC_KV if wish.flash_attention else ("f16",)
 
 
 def _on_gpus(geometry: Geometry, machine: Machine, wish: Wish, kv_type: str) -> Plan | None:
@@ -268,23 +264,9 @@ def _offloaded(geometry: Geometry, machine: Machine, wish: Wish, kv_type: str) -
 
 
 def _in_ram(geometry: Geometry, machine: Machine, wish: Wish, kv_type: str) -> Iterator[Plan]:
-    """Attention as matrix products where their scores leave room for a good context, else by the flash kernel.
-
-    On a CPU that kernel takes a row of a step at a time: an answer beside others, or far into its context, comes
-    several times as fast by products, and a prompt takes a fifth longer (docs/plan.md).
-    """
-    if wish.flash_attention is None and kv_type == "f16":
-        products = replace(wish, flash_attention=False, n_batch=min(wish.n_batch, _PRODUCTS_BATCH))
-        enough = wish.n_ctx or min(GOOD_CTX, geometry.shape.n_ctx_train)
-        found = _by_cpu(geometry, machine, products, kv_type, (_RAM_SHARE,))
-        yield from (plan for plan in found if plan.n_ctx >= enough)
-    yield from _by_cpu(geometry, machine, wish, kv_type, (_RAM_SHARE, 1.0))
-
-
-def _by_cpu(
-    geometry: Geometry, machine: Machine, wish: Wish, kv_type: str, ram_shares: tuple[float, ...]
-) -> Iterator[Plan]:
-    """KV and buffers in the first of the shares of what RAM is left that is enough."""
+    """KV and buffers in half of the RAM that is left after the weights, if that is enough."""
+    if not wish.flash_attention:
+        wish = replace(wish, n_batch=min(wish.n_batch, _PRODUCTS_BATCH))
 
     def at(n_ctx: int) -> Plan:
         compute = _compute_bytes(geometry, wish, kv_type, n_ctx)
@@ -296,7 +278,7 @@ def _by_cpu(
         room = machine.ram_free_bytes - geometry.num_bytes
         return at(n_ctx).ram_bytes - geometry.num_bytes <= share * room
 
-    for share in ram_shares:
+    for share in (_RAM_SHARE, 1.0):
         if wish.n_ctx is not None:
             n_ctx = wish.n_ctx if fits(wish.n_ctx, share) else None
         else:
@@ -330,7 +312,7 @@ def _settle(
         settled.kv_type,
         split,
         wish.n_batch,
-        wish.may_flash,
+        wish.flash_attention,
         gpus,
         shares,
         num_cpu_layers,
@@ -354,12 +336,12 @@ def _settle(
 
 
 def _compute_bytes(geometry: Geometry, wish: Wish, kv_type: str, n_ctx: int) -> int:
-    flash, n_seq = wish.may_flash, memory.num_sequences(wish.num_slots)
+    flash, n_seq = wish.flash_attention, memory.num_sequences(wish.num_slots)
     return memory.compute_bytes(geometry.shape, kv_type, n_ctx, wish.n_batch, flash_attention=flash, n_seq=n_seq)
 
 
 def _draft_bytes(wish: Wish, n_ctx: int) -> int:
-    return draft_bytes(wish.draft, n_ctx, wish.n_batch, wish.num_slots, flash_attention=wish.may_flash)
+    return draft_bytes(wish.draft, n_ctx, wish.n_batch, wish.num_slots, flash_attention=wish.flash_attention)
 
 
 def _rows(wish: Wish, n_ctx: int) -> int:

@@ -49,11 +49,9 @@ def test_a_stop_string_ends_the_answer_before_it(server: Server) -> None:
     assert reply.choices[0].finish_reason == "stop"
 
 
-def test_the_same_seed_gives_the_same_answer(smollm2_path: Path, tmp_path: Path) -> None:
-    """By the flash kernel, which passes over the cells of others; products round by where in the cells they are."""
-
+def test_the_same_seed_gives_the_same_answer(server: Server) -> None:
     def sampled(seed: int) -> str:
-        reply = exact.client.chat.completions.create(
+        reply = server.client.chat.completions.create(
             model="any",
             messages=[{"role": "user", "content": "Tell a story."}],
             max_tokens=24,
@@ -62,9 +60,8 @@ def test_the_same_seed_gives_the_same_answer(smollm2_path: Path, tmp_path: Path)
         )
         return reply.choices[0].message.content or ""
 
-    with serving("--model", str(smollm2_path), "--ctx", "2048", "--flash-attention", log=tmp_path / "log") as exact:
-        assert sampled(7) == sampled(7)
-        assert len({sampled(seed) for seed in range(4)}) > 1
+    assert sampled(7) == sampled(7)
+    assert len({sampled(seed) for seed in range(4)}) > 1
 
 
 def test_max_tokens_under_either_name(server: Server) -> None:

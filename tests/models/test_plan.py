@@ -34,8 +34,7 @@ def ram(num_bytes: int) -> Machine:
     return Machine((), num_bytes)
 
 
-def needed_in_ram(n_ctx: int, *, flash: bool = False) -> int:
-    """Attention is matrix products of 256 rows at most, if no flash kernel is asked for."""
+def needed_in_ram(n_ctx: int, *, flash: bool = True) -> int:
     compute = compute_bytes(TINY_SHAPE, "f16", n_ctx, 512 if flash else 256, flash_attention=flash, n_seq=32)
     return 64 * 64 * 4 + n_ctx * KV + compute + HOST_RESERVE_BYTES
 
@@ -77,22 +76,10 @@ def test_little_ram_shortens_the_context_and_leaves_half() -> None:
     assert make_plan(TINY, ram(HOST_RESERVE_BYTES * 2 + (20 << 20))).n_ctx < 8192
 
 
-@pytest.mark.parametrize("n_ctx", [None, 8192])
-def test_attention_is_products_on_a_cpu_where_half_of_the_ram_that_is_left_holds_their_scores(
-    n_ctx: int | None,
-) -> None:
-    enough = TINY.num_bytes + 2 * (needed_in_ram(8192) - TINY.num_bytes)
-    roomy, narrow = (make_plan(TINY, ram(enough - less), Wish(n_ctx=n_ctx)) for less in (0, 2))
-    assert (roomy.flash_attention, roomy.n_batch) == (False, 256)
-    assert (narrow.flash_attention, narrow.n_batch) == (True, 512)
-    assert {roomy.n_ctx, narrow.n_ctx} == {8192}
-
-
-def test_the_flash_kernel_can_be_asked_for_and_cards_and_coarse_cells_have_it() -> None:
-    card = Machine((Gpu("card", 80 << 30, 80 << 30),), 64 << 30)
-    assert make_plan(TINY, ram(64 << 30), Wish(flash_attention=True)).needed_bytes == needed_in_ram(8192, flash=True)
-    assert make_plan(TINY, ram(64 << 30), Wish(kv_type="q8_0")).flash_attention
-    assert make_plan(TINY, card).flash_attention
+def test_without_flash_attention_a_step_on_a_cpu_has_fewer_rows() -> None:
+    plan = make_plan(TINY, ram(64 << 30), Wish(flash_attention=False))
+    assert (plan.flash_attention, plan.n_batch, plan.n_ctx) == (False, 256, 8192)
+    assert plan.needed_bytes == needed_in_ram(8192, flash=False)
 
 
 def test_a_gpu_that_is_too_small_leaves_it_to_ram() -> None:
@@ -103,11 +90,13 @@ def test_a_draft_model_gets_its_weights_cells_and_buffer_where_the_model_lives()
     needed = draft_bytes(TINY, 8192, 512, 8)
     assert needed == 64 * 64 * 4 + 8192 * KV + compute_bytes(TINY_SHAPE, "f16", 8192, 512, n_seq=8)
     with_draft, card = Wish(draft=TINY), Machine((Gpu("card", 80 << 30, 80 << 30),), 64 << 30)
-    beside_products = draft_bytes(TINY, 8192, 256, 8, flash_attention=False)
-    assert make_plan(TINY, ram(64 << 30), with_draft).needed_bytes == needed_in_ram(8192) + beside_products
+    assert make_plan(TINY, ram(64 << 30), with_draft).needed_bytes == needed_in_ram(8192) + needed
+    products = draft_bytes(TINY, 8192, 256, 8, flash_attention=False)
+    without = make_plan(TINY, ram(64 << 30), Wish(draft=TINY, flash_attention=False))
+    assert without.needed_bytes == needed_in_ram(8192, flash=False) + products
     assert make_plan(TINY, card, with_draft).gpu_bytes == make_plan(TINY, card).gpu_bytes + needed
     assert make_plan(TINY, card, with_draft).ram_bytes == make_plan(TINY, card).ram_bytes
-    free = needed_in_ram(8192, flash=True) + needed - 1
+    free = needed_in_ram(8192) + needed - 1
     with pytest.raises(DoesNotFit) as caught:
         make_plan(TINY, ram(free), replace(with_draft, n_ctx=8192, kv_type="f16"))
     assert caught.value.needed_bytes == free + 1
@@ -122,7 +111,7 @@ def test_forcing_the_place() -> None:
 
 
 def test_what_does_not_fit_names_the_bytes() -> None:
-    free = needed_in_ram(8192, flash=True) - 1
+    free = needed_in_ram(8192) - 1
     with pytest.raises(DoesNotFit) as caught:
         make_plan(TINY, ram(free), Wish(n_ctx=8192, kv_type="f16"))
     assert (caught.value.needed_bytes, caught.value.free_bytes) == (free + 1, free)
