@@ -38,9 +38,12 @@ def reference(quick_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture(scope="module")
 def start() -> Iterator[Callable[[Path, Path], ForkServerProcess]]:
-    """Starts the converter in a process forked from one that has the libraries loaded."""
+    """Starts the converter in a process forked from one that has the libraries loaded.
+
+    ggml quantises there, so that a process lives on what is tested; the reference is made by our kernels.
+    """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["quantize.convert", "llama_cpp"])
+    context.set_forkserver_preload(["tests.quantize.by_ggml", "quantize.convert", "llama_cpp"])
     processes: list[ForkServerProcess] = []
 
     def run(source: Path, out: Path) -> ForkServerProcess:
