@@ -24,6 +24,7 @@ def test_the_readmes_commands_work(tmp_path: Path, smollm2_path: Path) -> None:
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "MM35_PORT": port,
+        "MM35_CHAT": '{"max_tokens": 64}',  # a model this small may go on to the end of its context
         "XDG_DATA_HOME": str(tmp_path),
         "XDG_STATE_HOME": str(tmp_path),
     }
