@@ -100,7 +100,12 @@ async def test_a_streamed_answer_looks_like_the_whole_one(answers: list[list[str
             await pilot.pause(0)
             view.update(view.source)
             assert view.lines == streamed
-            assert ("word" in "".join(view.lines)) >= ("word" in _spoken(view.source))
+            assert ("word" in _unbroken(view.lines)) >= ("word" in _spoken(view.source))
+
+
+def _unbroken(lines: list[str]) -> str:
+    """A narrow screen breaks words, and a list goes on further to the right."""
+    return "".join("".join(lines).split())
 
 
 def _spoken(source: str) -> str:
