@@ -57,7 +57,7 @@ async def test_the_conversation_is_sent_in_turns(server: ChatServer) -> None:
 
 async def test_an_answer_is_kept_with_its_figures(server: ChatServer, tmp_path: Path) -> None:
     path = tmp_path / "history.sqlite3"
-    server.script.scripts = [(Think("hm"), Say("Hel"), Pause(0.02), Say("lo."), Finish("length", 7, 3))]
+    server.script.scripts = [(Think("hm"), Say("Hel"), Pause(0.2), Say("lo."), Finish("length", 7, 3))]
     async with _session(server, ChatOptions(server.url, history_path=path)) as session:
         await _ask(session, "  \n\nhi there " + "x" * 100)
         assert session.title.startswith("hi there xxx")
@@ -71,7 +71,7 @@ async def test_an_answer_is_kept_with_its_figures(server: ChatServer, tmp_path: 
     assert answer.reasoning == "hm"
     assert answer.outcome.is_cut
     assert answer.outcome.seconds is not None
-    assert answer.outcome.seconds >= 0.02
+    assert answer.outcome.seconds > 0.05  # of 0.2; a busy machine may see the first token late
 
 
 async def test_what_came_is_on_disk_within_a_second(server: ChatServer, tmp_path: Path) -> None:
