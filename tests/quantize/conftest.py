@@ -10,12 +10,19 @@ import pytest
 
 from quantize.convert import convert
 from tests.quantize.llama_probe import LlamaProbe
+from tests.quantize.processes import Processes
 
 
 @pytest.fixture(scope="session")
 def llama() -> Iterator[LlamaProbe]:
     with LlamaProbe() as probe:
         yield probe
+
+
+@pytest.fixture(scope="module")
+def processes() -> Iterator[Processes]:
+    with Processes() as processes:
+        yield processes
 
 
 @pytest.fixture(scope="session")

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import random
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
-from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import pytest
@@ -28,6 +26,7 @@ from quantize.source import Source
 from quantize.verify import verify
 from tests.pocket import PocketConfig, write_pocket
 from tests.quantize.consuming import QUANTS, convert_and_consume, convert_and_keep, die_at
+from tests.quantize.processes import Processes
 
 _CONFIG = PocketConfig(num_layers=3, num_ranks=300, num_hf_shards=4)
 _NUM_KILLS = 8
@@ -51,26 +50,6 @@ def reference(checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFac
 @pytest.fixture
 def source(checkpoints: dict[str, Path], tmp_path: Path) -> Path:
     return Path(shutil.copytree(checkpoints["hf"], tmp_path / "source"))
-
-
-@pytest.fixture(scope="module")
-def start() -> Iterator[Callable[..., ForkServerProcess]]:
-    """Runs a function in a process forked from one that has the libraries loaded."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.quantize.consuming", "llama_cpp"])
-    processes: list[ForkServerProcess] = []
-
-    def run(function: Callable[..., object], *arguments: object) -> ForkServerProcess:
-        process = context.Process(target=function, args=arguments)
-        process.start()
-        processes.append(process)
-        return process
-
-    yield run
-    for process in processes:
-        process.kill()
-        process.join()
-        process.close()
 
 
 def _files(folder: Path) -> dict[str, bytes]:
@@ -193,12 +172,12 @@ _MOMENTS = [
 def test_killed_at_a_chosen_moment(
     source: Path,
     reference: dict[str, bytes],
-    start: Callable[..., ForkServerProcess],
+    processes: Processes,
     tmp_path: Path,
     moment: str,
     number: int,
 ) -> None:
-    process = start(die_at, source, tmp_path / "out", moment, number)
+    process = processes.start(die_at, source, tmp_path / "out", moment, number)
     process.join()
     assert process.exitcode == -9
     convert_and_consume(source, tmp_path / "out")
@@ -208,20 +187,20 @@ def test_killed_at_a_chosen_moment(
 def test_killed_at_random_moments(
     checkpoints: dict[str, Path],
     reference: dict[str, bytes],
-    start: Callable[..., ForkServerProcess],
+    processes: Processes,
     tmp_path: Path,
 ) -> None:
     """Again and again, to the end and from the start."""
     shutil.copytree(checkpoints["hf"], tmp_path / "warm")
     begin = time.monotonic()
-    start(convert_and_consume, tmp_path / "warm", tmp_path / "warm-out").join()
+    processes.start(convert_and_consume, tmp_path / "warm", tmp_path / "warm-out").join()
     seconds, moments = time.monotonic() - begin, random.Random(4)
     num_kills = num_whole = num_between = 0
     while num_kills < _NUM_KILLS:
         source, out = tmp_path / f"source{num_whole}", tmp_path / f"out{num_whole}"
         if not source.exists():
             shutil.copytree(checkpoints["hf"], source)
-        process = start(convert_and_consume, source, out)
+        process = processes.start(convert_and_consume, source, out)
         process.join(moments.uniform(0, seconds))
         if process.is_alive():
             process.kill()

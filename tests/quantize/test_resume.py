@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
@@ -16,6 +14,7 @@ import pytest
 
 from quantize.convert import convert
 from tests.pocket import PocketConfig, write_pocket
+from tests.quantize.processes import Processes
 
 _QUANTS = ("Q4_K_M", "Q8_0")
 _NUM_KILLS = 30
@@ -38,27 +37,8 @@ def reference(quick_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) 
     return _files(out)
 
 
-@pytest.fixture(scope="module")
-def start() -> Iterator[Callable[[Path, Path], ForkServerProcess]]:
-    """Starts the converter in a process forked from one that has the libraries loaded.
-
-    ggml quantises there, so that a process lives on what is tested; the reference is made by our kernels.
-    """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.quantize.by_ggml", "quantize.convert", "llama_cpp"])
-    processes: list[ForkServerProcess] = []
-
-    def run(source: Path, out: Path) -> ForkServerProcess:
-        process = context.Process(target=convert, args=(source, out, _QUANTS), kwargs={"num_threads": 2})
-        process.start()
-        processes.append(process)
-        return process
-
-    yield run
-    for process in processes:
-        process.kill()
-        process.join()
-        process.close()
+def _start(processes: Processes, source: Path, out: Path) -> ForkServerProcess:
+    return processes.start(convert, source, out, _QUANTS, num_threads=2)
 
 
 def _files(folder: Path) -> dict[str, bytes]:
@@ -82,19 +62,19 @@ def _journal_bytes(out: Path) -> int:
 def test_killed_at_thirty_random_moments(
     quick_checkpoint: Path,
     reference: dict[str, bytes],
-    start: Callable[[Path, Path], ForkServerProcess],
+    processes: Processes,
     tmp_path: Path,
 ) -> None:
     begin = time.monotonic()
-    start(quick_checkpoint, tmp_path / "warm").join()
-    start(quick_checkpoint, tmp_path / "whole").join()
+    _start(processes, quick_checkpoint, tmp_path / "warm").join()
+    _start(processes, quick_checkpoint, tmp_path / "whole").join()
     seconds = time.monotonic() - begin
     moments = random.Random(35)
     num_kills, num_resumed, num_whole = 0, 0, 0
     out = tmp_path / "0"
     while num_kills < _NUM_KILLS:
         num_resumed += _journal_bytes(out) > _JOURNAL_HEAD_BYTES
-        process = start(quick_checkpoint, out)
+        process = _start(processes, quick_checkpoint, out)
         if moments.random() < 0.5:
             process.join(moments.uniform(0, seconds / 2))
         else:
@@ -110,7 +90,7 @@ def test_killed_at_thirty_random_moments(
             assert _files(out) == reference
             num_whole += 1
             out = tmp_path / str(num_whole)
-    start(quick_checkpoint, out).join()
+    _start(processes, quick_checkpoint, out).join()
     assert _files(out) == reference
     assert num_resumed > _NUM_KILLS // 4
 
