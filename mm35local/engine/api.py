@@ -196,6 +196,17 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
+class StoreUse:
+    """States of ended sequences that are kept beside the cells: in RAM, and on disk."""
+
+    num_ram_states: int = 0
+    ram_bytes: int = 0
+    num_disk_states: int = 0
+    """Those that are being written and those of other models among them: all count against the limit."""
+    disk_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class CellUse:
     """KV cells, told when requests start and end: all that are taken, and those that running requests hold."""
 
@@ -203,8 +214,9 @@ class CellUse:
     num_held: int = 0
     num_spared: int = 0
     """Cells that there would be more if sequences did not share their beginnings."""
-    store_bytes: int = 0
-    """Of states on disk, those that are being written among them."""
+    num_shared: int = 0
+    """Cells that more than one sequence holds."""
+    store: StoreUse = StoreUse()
 
 
 RequestEvent = Started | Progress | Tokens | Finished | Failed

@@ -33,6 +33,11 @@ class CellTree:
         tip = self._tips.get(sequence)
         return tip.end if tip else 0
 
+    @property
+    def num_shared(self) -> int:
+        """Cells that more than one sequence holds: all but those that one holds for itself."""
+        return self.num_used - sum(map(self.num_own, self._tips))
+
     def append(self, sequence: int, num_tokens: int) -> None:
         """The sequence takes `num_tokens` new cells."""
         if not num_tokens:

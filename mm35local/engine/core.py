@@ -75,8 +75,7 @@ class EngineCore:
 
     @property
     def cell_use(self) -> CellUse:
-        held = self._num_held(self._running.values())
-        return CellUse(self.num_used_cells, held, self._pool.num_spared_cells, self._pool.store_bytes)
+        return self._pool.use
 
     def submit(self, command: Submit) -> None:
         """Start or queue a request; a hopeless one, or one more than may wait, gets its Failed."""

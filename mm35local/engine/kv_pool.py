@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from mm35local.engine.api import CellUse, StoreUse
 from mm35local.engine.backend import Backend
 from mm35local.engine.kv_file import Bytes
 from mm35local.engine.kv_store import KvStore, Saved
@@ -35,13 +36,15 @@ class KvPool:
         return self._cache.cells.num_used
 
     @property
-    def num_spared_cells(self) -> int:
-        """That sequences do not need because they share."""
-        return sum(map(self._cache.num_tokens, range(self._num_sequences))) - self.num_used_cells
-
-    @property
-    def store_bytes(self) -> int:
-        return self._store.num_disk_bytes if self._store else 0
+    def use(self) -> CellUse:
+        cells = self._cache.cells
+        return CellUse(
+            num_used=cells.num_used,
+            num_held=self.num_held(self._cache.running),
+            num_spared=sum(map(self._cache.num_tokens, range(self._num_sequences))) - cells.num_used,
+            num_shared=cells.num_shared,
+            store=self._store.use if self._store else StoreUse(),
+        )
 
     def find(self, tokens: Int32Array) -> Hit:
         """The longest beginning of a prompt that is in the cells."""

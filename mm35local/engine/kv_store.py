@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from mm35local.engine import kv_file
+from mm35local.engine.api import StoreUse
 from mm35local.engine.kv_file import Bytes, Int32Array
 from mm35local.engine.prefix_cache import num_common
 
@@ -60,6 +61,12 @@ class KvStore:
     @property
     def num_disk_bytes(self) -> int:
         return sum(saved.num_bytes for saved in self._saved)
+
+    @property
+    def use(self) -> StoreUse:
+        kept = [saved for saved in self._saved if not saved.is_lost]
+        in_ram = [len(saved.state) for saved in kept if saved.state is not None]
+        return StoreUse(len(in_ram), sum(in_ram), len(kept), sum(saved.num_bytes for saved in kept))
 
     def find(self, tokens: Int32Array) -> tuple[Saved | None, int]:
         """What shares the longest beginning with a prompt, all but its last token, and how long that is."""

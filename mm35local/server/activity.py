@@ -14,7 +14,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from mm35local.chat.turn import Done, Started, TurnEvent
-from mm35local.engine.api import Engine
+from mm35local.engine.api import Engine, StoreUse
 from mm35local.errors import Mm35Error
 from mm35local.server.stopwatch import Stopwatch
 
@@ -123,9 +123,17 @@ class _Gauges(Collector):
         yield GaugeMetricFamily("mm35_kv_cells_used", "Those with something in them.", status.cells.num_used)
         yield GaugeMetricFamily("mm35_kv_cells_running", "Those that answers under way hold.", status.cells.num_held)
         yield GaugeMetricFamily("mm35_kv_cells_spared", "Those that sharing saves.", status.cells.num_spared)
-        yield GaugeMetricFamily("mm35_kv_store_bytes", "KV states kept on disk.", status.cells.store_bytes)
+        yield GaugeMetricFamily("mm35_kv_cells_shared", "Those that several hold.", status.cells.num_shared)
+        yield from _store_gauges(status.cells.store)
         yield GaugeMetricFamily("mm35_ready", "1 when the model is loaded.", status.info is not None)
         yield GaugeMetricFamily("mm35_engine_restarts", "Times the engine's process died.", status.num_restarts)
+
+
+def _store_gauges(store: StoreUse) -> Iterator[GaugeMetricFamily]:
+    yield GaugeMetricFamily("mm35_kv_store_bytes", "KV states kept on disk.", store.disk_bytes)
+    yield GaugeMetricFamily("mm35_kv_store_states", "How many those are.", store.num_disk_states)
+    yield GaugeMetricFamily("mm35_kv_store_ram_bytes", "KV states that are in RAM, too.", store.ram_bytes)
+    yield GaugeMetricFamily("mm35_kv_store_ram_states", "How many those are.", store.num_ram_states)
 
 
 def _slots(engine: Engine) -> int:

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from mm35local import __version__
 from mm35local.chat.dialect import Dialect
 from mm35local.chat.messages import Effort
+from mm35local.engine.api import CellUse
 from mm35local.engine.measured import Measured, compare
 from mm35local.server.service import Service
 from mm35local.server.stopwatch import Stopwatch
@@ -57,8 +58,8 @@ async def slots(request: Request) -> JSONResponse:
     busy = [(number, watch) for number, watch in service.activity.running.items() if watch.started_at is not None]
     entries = [_busy_slot(number, watch) for number, watch in busy[: info.num_slots]]
     entries += [{"is_processing": False, "id_task": -1}] * (info.num_slots - len(entries))
-    shared = {"n_ctx": info.n_ctx, "kv_cells_used": service.engine.status.cells.num_used}
-    return JSONResponse([{"id": i, **shared, **entry} for i, entry in enumerate(entries)])
+    common = {"n_ctx": info.n_ctx, **_cells(service.engine.status.cells)}
+    return JSONResponse([{"id": i, **common, **entry} for i, entry in enumerate(entries)])
 
 
 @router.get("/metrics", response_model=None)
@@ -72,6 +73,21 @@ def _memory(measured: Measured) -> dict[str, Any]:
         "kind": measured.kind,
         "planned_bytes": measured.planned_bytes,
         "allocated_bytes": measured.allocated_bytes,
+    }
+
+
+def _cells(cells: CellUse) -> dict[str, Any]:
+    """Of the one pool that all slots share."""
+    store = cells.store
+    return {
+        "kv_cells_used": cells.num_used,
+        "kv_cells_shared": cells.num_shared,
+        "kv_store": {
+            "states": store.num_disk_states,
+            "bytes": store.disk_bytes,
+            "ram_states": store.num_ram_states,
+            "ram_bytes": store.ram_bytes,
+        },
     }
 
 

@@ -44,6 +44,8 @@ def test_shared_cells_are_counted_once(operations: list[tuple[str, int, int, int
 
 def check(tree: CellTree, model: list[list[int]]) -> None:
     assert tree.num_used == len({cell for cells in model for cell in cells})
+    every = [cell for cells in model for cell in cells]
+    assert tree.num_shared == sum(every.count(cell) > 1 for cell in set(every))
     for sequence, cells in enumerate(model):
         others = {cell for other, held in enumerate(model) if other != sequence for cell in held}
         assert tree.num_tokens(sequence) == len(cells)

@@ -168,7 +168,7 @@ def test_a_new_chat_shares_its_beginning_and_cuts_nobody() -> None:
     run.drain()
     assert sorted(len(cells) for cells in run.backend.cells if cells) == [3, 24]
     assert run.core.num_used_cells == 26, "they share the first"
-    assert run.core.cell_use == CellUse(num_used=26, num_held=0, num_spared=1)
+    assert run.core.cell_use == CellUse(num_used=26, num_held=0, num_spared=1, num_shared=1)
 
 
 def test_cached_sequences_give_way_oldest_first() -> None:

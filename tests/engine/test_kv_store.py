@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mm35local.engine import kv_file
+from mm35local.engine.api import StoreUse
 from mm35local.engine.kv_file import Bytes, Int32Array
 from mm35local.engine.kv_store import KvStore
 
@@ -57,6 +58,26 @@ def test_the_longest_beginning_is_found_and_the_last_token_never_counts(store: K
     assert not store.accepts(ids(1, 5), 10), "a longer one has it all"
     assert store.accepts(ids(2), 10)
     assert not store.accepts(ids(2), 100_001), "more than may be kept at all"
+
+
+def test_its_use_counts_what_is_in_ram_and_what_is_on_disk(tmp_path: Path) -> None:
+    store = open_store(tmp_path, ram_bytes=2500)
+    for number in (1, 2):
+        store.put(ids(number, 2, 3), state_of(number))
+        store.flush()
+    assert store.use == StoreUse(2, 2000, 2, 2000)
+    store.put(ids(3), state_of(3, 1500))
+    store.flush()
+    store.put(ids(4), state_of(4, 100))
+    assert store.use == StoreUse(3, 2600, 4, 3600), "the oldest is on disk alone"
+    store.close()
+    again = open_store(tmp_path)
+    assert (again.use.num_ram_states, again.use.num_disk_states) == (0, 4)
+    saved, _ = again.find(ids(1, 2, 3))
+    assert saved is not None
+    again.book_read(saved, None)
+    assert again.use.num_disk_states == 3, "what cannot be read is given up"
+    again.close()
 
 
 def test_a_longer_one_takes_the_place_of_its_beginning(store: KvStore, tmp_path: Path) -> None:

@@ -49,7 +49,11 @@ def test_a_prefix_outlives_its_process(tmp_path: Path) -> None:
     core = open_core(store)
     assert ask(core, PROMPT, 1)[0] == 0
     core.save_cache()
-    assert core.cell_use.store_bytes > 4 * len(PROMPT)
+    use = core.cell_use.store
+    assert (use.num_ram_states, use.ram_bytes, use.num_disk_states) == (1, use.disk_bytes, 1), (
+        "the next one takes its RAM"
+    )
+    assert use.disk_bytes > 4 * len(PROMPT)
     store.close()
     again = KvStore(tmp_path, b"m" * 32, disk_bytes=1 << 20, ram_bytes=0)
     core = open_core(again)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from mm35local.engine.api import CellUse
+from mm35local.engine.api import CellUse, StoreUse
 from tests.fakes.engine import Script
 from tests.fakes.metadata import chatml_ids, mistral_metadata
 from tests.server.conftest import ANSWER, Here, fake_engine, running, script, served_model
@@ -113,7 +113,8 @@ async def test_metrics_count_what_was_answered() -> None:
     async with running(engine) as here:
         await here.chat()
         await here.chat("x" * 5000)
-        engine.state = replace(engine.state, cells=CellUse(300, 0, 40, 5000))
+        engine.state = replace(engine.state, cells=CellUse(300, 0, 40, 25, StoreUse(2, 700, 3, 5000)))
+        (slot, *_) = (await here.client.get("/slots")).json()
         page = await here.client.get("/metrics")
     assert page.headers["content-type"].startswith("text/plain")
     values = {
@@ -130,5 +131,9 @@ async def test_metrics_count_what_was_answered() -> None:
     assert values["mm35_time_to_first_token_seconds_count",] == 1
     assert (values["mm35_requests_running",], values["mm35_requests_waiting",]) == (0, 0)
     assert (values["mm35_kv_cells",], values["mm35_kv_cells_used",], values["mm35_kv_cells_running",]) == (1024, 300, 0)
-    assert (values["mm35_kv_cells_spared",], values["mm35_kv_store_bytes",]) == (40, 5000)
+    assert (values["mm35_kv_cells_spared",], values["mm35_kv_cells_shared",]) == (40, 25)
+    assert (values["mm35_kv_store_bytes",], values["mm35_kv_store_states",]) == (5000, 3)
+    assert (values["mm35_kv_store_ram_bytes",], values["mm35_kv_store_ram_states",]) == (700, 2)
+    assert (slot["kv_cells_used"], slot["kv_cells_shared"]) == (300, 25)
+    assert slot["kv_store"] == {"states": 3, "bytes": 5000, "ram_states": 2, "ram_bytes": 700}
     assert (values["mm35_slots",], values["mm35_ready",]) == (4, 1)
