@@ -11,6 +11,7 @@ from mm35local import paths
 from mm35local.engine.api import EngineConfig, EngineState, Failed, Finished, Tokens
 from mm35local.engine.client import EngineClient
 from mm35local.models.catalog import load_catalog
+from mm35local.models.configure import configure
 from mm35local.models.download import download, locate
 from mm35local.models.geometry import from_header
 from mm35local.models.gguf_header import read_header
@@ -48,16 +49,9 @@ def embedded() -> Path:
 
 def open_engine(model: Path, log: Path, speculate: str) -> EngineClient:
     """With 8,192 cells in RAM, as `mm35 serve` plans it."""
-    plan = make_plan(from_header(read_header(model)), Machine((), free_ram_bytes()), Wish(n_ctx=8192))
-    config = EngineConfig(
-        model,
-        log,
-        plan.n_ctx,
-        n_batch=plan.n_batch,
-        kv_type=plan.kv_type,
-        speculate=speculate,
-    )
-    return EngineClient(config)
+    machine = Machine((), free_ram_bytes())
+    plan = make_plan(from_header(read_header(model)), machine, Wish(n_ctx=8192))
+    return EngineClient(configure(EngineConfig(model, log, plan.n_ctx, speculate=speculate), plan, machine))
 
 
 async def load(engine: EngineClient) -> None:

@@ -29,6 +29,7 @@ from mm35local.engine.measured import compare
 from mm35local.engine.measurement import Rate, loaded, measure_depth, measure_streams
 from mm35local.errors import GIB
 from mm35local.models.bandwidth import copy_bandwidth
+from mm35local.models.configure import configure
 from mm35local.models.geometry import Geometry, from_shape
 from mm35local.models.gpus import Machine, detect_machine
 from mm35local.models.memory import padded_cells
@@ -99,18 +100,8 @@ def _one(
         max(streams, default=0) * (options.prompt + options.tokens),
     )
     plan = make_plan(geometry, here, Wish(n_ctx=padded_cells(n_ctx), kv_type=kv_type, num_slots=max([1, *streams])))
-    config = EngineConfig(
-        path,
-        path.with_suffix(".log"),
-        plan.n_ctx,
-        num_slots=max([1, *streams]),
-        n_batch=plan.n_batch,
-        n_gpu_layers=plan.n_gpu_layers,
-        kv_type=plan.kv_type,
-        split=plan.split,
-        tensor_split=plan.tensor_split,
-        planned=plan.buffer_bytes,
-    )
+    asked = EngineConfig(path, path.with_suffix(".log"), plan.n_ctx, num_slots=max([1, *streams]))
+    config = configure(asked, plan, here)
     limit = sum(gpu.bandwidth for gpu in plan.gpus) or bandwidth
     return asyncio.run(_measure(config, plan, depths, streams, options, limit))
 

@@ -35,7 +35,6 @@ from mm35local.errors import GIB, UsageError
 if TYPE_CHECKING:
     from mm35local.cli.prepare import Prepared
     from mm35local.engine.api import EngineConfig
-    from mm35local.models.plan import Plan
     from mm35local.server.model import ServedModel
     from mm35local.settings import Settings
 
@@ -153,43 +152,30 @@ def _introduce(prepared: Prepared, wish: Settings) -> None:
 
 def engine_config(prepared: Prepared, wish: Settings) -> EngineConfig:
     """What the worker is to load, with the smaller plans behind it."""
-    from mm35local.cli.prepare import wish_of
-    from mm35local.models.plan import smaller_plans
-
-    smaller = smaller_plans(prepared.plan.geometry, prepared.machine, wish_of(wish, prepared.projector), prepared.plan)
-    return _config(prepared, wish, prepared.plan, tuple(_config(prepared, wish, plan) for plan in smaller))
-
-
-def _config(prepared: Prepared, wish: Settings, plan: Plan, fallbacks: tuple[EngineConfig, ...] = ()) -> EngineConfig:
     from mm35local import paths
-    from mm35local.cli.prepare import endpoints
+    from mm35local.cli.prepare import endpoints, wish_of
     from mm35local.engine.api import EngineConfig
+    from mm35local.models.configure import configure
+    from mm35local.models.plan import smaller_plans
     from mm35local.types import ImageGrid
 
-    return EngineConfig(
+    plan, machine, projector = prepared.plan, prepared.machine, prepared.projector
+    asked = EngineConfig(
         model_path=prepared.choice.path,
         log_path=paths.log_dir() / "engine.log",
         n_ctx=plan.n_ctx,
         num_slots=wish.parallel,
-        n_batch=plan.n_batch,
         num_threads=wish.threads,
-        n_gpu_layers=plan.n_gpu_layers,
-        kv_type=plan.kv_type,
-        flash_attention=plan.flash_attention,
-        split=plan.split,
-        tensor_split=plan.tensor_split,
-        main_gpu=prepared.machine.gpus.index(plan.gpus[0]) if plan.gpus else 0,
         speculate=wish.speculate,
         draft_path=wish.draft,
-        rpc=endpoints(wish) if plan.shares else (),
-        planned=plan.buffer_bytes,
-        mmproj_path=prepared.projector.path if prepared.projector else None,
-        image_grid=prepared.projector.grid if prepared.projector else ImageGrid(),
+        rpc=endpoints(wish),
+        mmproj_path=projector.path if projector else None,
+        image_grid=projector.grid if projector else ImageGrid(),
         kv_store_dir=paths.kv_store_dir(),
         kv_store_bytes=round(wish.kv_store_size * GIB),
         overrides=tuple((fault.key, fault.right) for fault in prepared.faults),
-        fallbacks=fallbacks,
     )
+    return configure(asked, plan, machine, smaller_plans(plan.geometry, machine, wish_of(wish, projector), plan))
 
 
 def _served_model(prepared: Prepared, wish: Settings) -> ServedModel:
