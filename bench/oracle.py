@@ -133,9 +133,7 @@ def _decode(context: Context, ids: Sequence[int] | npt.NDArray[np.int64], positi
 def _decode_image(library: Library, model: Model, context: Context, mmproj: Path, rgb: npt.NDArray[np.uint8]) -> int:
     height, width, _ = rgb.shape
     columns, rows = ImageGrid().cells(width, height)
-    encoder = VisionEncoder(
-        library, mmproj, model, use_gpu=False, num_threads=2, max_image_tokens=ImageGrid().max_cells
-    )
+    encoder = VisionEncoder(library, mmproj, model, gpu=None, num_threads=2, max_image_tokens=ImageGrid().max_cells)
     try:
         embeddings = encoder.encode(Image(width, height, rgb.tobytes(), (columns + 1) * rows - 1))
     finally:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mm35local.models.geometry import Geometry
     from mm35local.models.gpus import Machine
     from mm35local.models.plan import Wish
+    from mm35local.models.projector import Projector
 
 
 def register(app: typer.Typer) -> None:
@@ -77,7 +78,7 @@ def plan(
     print_report(report)
 
 
-def _projector(model: str, mmproj: Path | None) -> Path | None:
+def _projector(model: str, mmproj: Path | None) -> Projector | None:
     """The vision part that `mm35 serve` would load: the one named, else the one beside a model that is here."""
     from mm35local import paths
     from mm35local.cli.prepare import catalog, locate
@@ -86,14 +87,13 @@ def _projector(model: str, mmproj: Path | None) -> Path | None:
     from mm35local.models.select import named_choice
 
     path = named_choice(model, catalog(), locate, paths.models_dir()).path
-    if not path.is_file():
-        return mmproj
-    header = read_header(path)
-    found = read_projector(mmproj, header) if mmproj else find_projector(header)
-    return found.path if found else None
+    header = read_header(path) if path.is_file() else None
+    if mmproj:
+        return read_projector(mmproj, header)
+    return find_projector(header) if header else None
 
 
-def _wish(ctx: int | None, kv: str | None, split: str | None, projector: Path | None, draft: Path | None) -> Wish:
+def _wish(ctx: int | None, kv: str | None, split: str | None, projector: Projector | None, draft: Path | None) -> Wish:
     from mm35local.models.draft import read_draft
     from mm35local.models.plan import Wish
     from mm35local.models.split import Split
@@ -104,7 +104,7 @@ def _wish(ctx: int | None, kv: str | None, split: str | None, projector: Path | 
         n_ctx=ctx,
         kv_type=kv,
         split=Split(split) if split else None,
-        mmproj_bytes=projector.stat().st_size if projector else 0,
+        vision_bytes=projector.needed_bytes if projector else 0,
         draft=read_draft(draft) if draft else None,
     )
 

@@ -49,18 +49,16 @@ def draw(file: Path, name: str, geometries: Mapping[str, Geometry], machine: Mac
 
 def _total_bytes(geometry: Geometry, machine: Machine, wish: Wish, n_ctx: int) -> int:
     from mm35local.models import memory
-    from mm35local.models.draft import draft_bytes
     from mm35local.models.plan import gpu_load
     from mm35local.models.split import allowed_splits
 
     kv_type = wish.kv_type or "q8_0"
     split = wish.split or allowed_splits(geometry.shape, len(machine.gpus))[0]
-    load = gpu_load(geometry, wish, kv_type, n_ctx, split)
+    load = gpu_load(geometry, wish, kv_type, n_ctx, split, machine.gpus)
     kv = load.kv_layer_bytes * len(geometry.layer_bytes)
     if not machine.gpus:
         n_seq = memory.num_sequences(wish.num_slots)
         compute = memory.compute_bytes(geometry.shape, kv_type, n_ctx, wish.n_batch, n_seq=n_seq)
-        compute += draft_bytes(wish.draft, n_ctx, wish.n_batch, wish.num_slots)
-        return geometry.num_bytes + kv + compute + memory.HOST_RESERVE_BYTES
+        return geometry.num_bytes + kv + compute + load.beside.ram_bytes + memory.HOST_RESERVE_BYTES
     weights = sum(geometry.layer_bytes) + geometry.head_bytes
-    return weights + kv + load.device_bytes * len(machine.gpus) + load.main_bytes
+    return weights + kv + load.device_bytes * len(machine.gpus) + load.beside.card_bytes

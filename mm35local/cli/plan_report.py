@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from mm35local.models.gpus import Machine
     from mm35local.models.plan import Plan
+    from mm35local.models.projector import Projector
 
 _BAR_CELLS = 10
 _FULL, _EMPTY = "█", "░"
@@ -32,7 +33,7 @@ class Report:
     options: Sequence[Option]
     chosen: Option
     goal: Goal
-    projector: Path | None
+    projector: Projector | None
     """The vision part that room is kept for."""
     is_stated: bool
     """The machine is not this one."""
@@ -49,11 +50,19 @@ def print_report(report: Report) -> None:
     console.print()
     console.print(" ".join(sentences(report.chosen, report.goal)), width=min(console.width, 80))
     if report.projector:
-        console.print(f"Room is kept for its vision part, {escape(report.projector.name)}.", soft_wrap=True)
+        console.print(escape(_sight(report.projector)), soft_wrap=True)
     console.print()
     if report.is_stated:
         console.print("[dim]On such a machine:[/]")
     console.print(f"  {command(report.model, report.chosen)}", soft_wrap=True, markup=False)
+
+
+def _sight(projector: Projector) -> str:
+    tower, image = projector.num_bytes / GIB, projector.image_bytes / GIB
+    return (
+        f"Room is kept for its vision part, {projector.path.name}: {tower:.1f} GiB and {image:.1f} GiB for the largest "
+        "image, among the buffers."
+    )
 
 
 def describe(machine: Machine) -> str:
@@ -187,7 +196,8 @@ def to_json(report: Report) -> dict[str, Any]:
         "chosen": report.options.index(report.chosen),
         "reason": sentences(report.chosen, report.goal),
         "command": command(report.model, report.chosen),
-        "mmproj": str(report.projector) if report.projector else None,
+        "mmproj": str(report.projector.path) if report.projector else None,
+        "vision_bytes": report.projector.needed_bytes if report.projector else 0,
         "options": [_option_json(option) for option in report.options],
     }
 

@@ -107,5 +107,5 @@ def wish_of(settings: Settings, projector: Projector | None = None) -> Wish:
         draft=read_draft(settings.draft) if settings.draft else None,
         num_slots=settings.parallel,
         flash_attention=settings.flash_attention,
-        mmproj_bytes=projector.num_bytes if projector else 0,
+        vision_bytes=projector.needed_bytes if projector else 0,
     )

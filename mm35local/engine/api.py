@@ -41,6 +41,8 @@ class EngineConfig:
     """Each GPU's part, in PCI order; empty leaves it to llama.cpp."""
     main_gpu: int = 0
     """The GPU that holds all with split none."""
+    beside_gpu: int | None = None
+    """The GPU of this machine that holds the draft model and the vision tower, each whole; None: they are in RAM."""
     speculate: str = "auto"
     """Who guesses tokens ahead: auto (n-gram lookup, and the draft model where there is one), ngram or off."""
     draft_path: Path | None = None

@@ -49,11 +49,16 @@ class DraftModel:
         n_ctx: int,
         num_slots: int,
         n_batch: int,
-        on_gpu: bool,
+        gpu: int | None,
         flash_attention: bool = True,
     ) -> None:
-        """Raises LoadFailed, also where the vocabularies differ in size; differing texts are only logged."""
-        placing = Placing(_ALL_LAYERS if on_gpu else 0, use_extra_buffers=use_extra_buffers())
+        """All of it on the card `gpu` of this machine, or in RAM: a split would cost a small model more than it gives.
+
+        Raises LoadFailed, also where the vocabularies differ in size; differing texts are only logged.
+        """
+        placing = Placing(
+            0 if gpu is None else _ALL_LAYERS, "none", main_gpu=gpu or 0, use_extra_buffers=use_extra_buffers()
+        )
         self._model = Model(library, path, placing)
         threads = default_threads()
         try:

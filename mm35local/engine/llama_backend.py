@@ -284,13 +284,13 @@ def _open_sight(
         library,
         path,
         model,
-        use_gpu=config.n_gpu_layers > 0,
+        gpu=config.beside_gpu,
         num_threads=config.num_threads or default_threads().num_batch,
         max_image_tokens=config.image_grid.max_cells,
     )
     sight = Sight(encoder, is_cancelled)
     try:
-        sight.warm_up(config.image_grid, str(path), is_largest=config.n_gpu_layers > 0)
+        sight.warm_up(config.image_grid, str(path), is_largest=config.beside_gpu is not None)
     except LoadFailed:
         sight.shutdown()
         raise

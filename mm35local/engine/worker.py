@@ -106,7 +106,7 @@ def _open_draft_model(library: Library, config: EngineConfig, backend: LlamaBack
         n_ctx=config.n_ctx,
         num_slots=config.num_slots,
         n_batch=config.n_batch,
-        on_gpu=config.n_gpu_layers > 0,
+        gpu=config.beside_gpu,
         flash_attention=config.flash_attention,
     )
 

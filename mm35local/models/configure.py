@@ -13,6 +13,7 @@ from mm35local.models.plan import Plan
 def configure(asked: EngineConfig, plan: Plan, machine: Machine, smaller: Iterable[Plan] = ()) -> EngineConfig:
     """`asked` with all that `plan`, made for `machine`, decides; `smaller` plans become its fallbacks."""
     fallbacks = tuple(configure(asked, each, machine) for each in smaller)
+    beside = None if plan.beside.card is None else plan.gpus[plan.beside.card]
     return replace(
         asked,
         n_ctx=plan.n_ctx,
@@ -23,6 +24,7 @@ def configure(asked: EngineConfig, plan: Plan, machine: Machine, smaller: Iterab
         split=plan.split,
         tensor_split=plan.tensor_split,
         main_gpu=machine.gpus.index(plan.gpus[0]) if plan.gpus else 0,
+        beside_gpu=machine.gpus.index(beside) if beside else None,
         rpc=asked.rpc if plan.shares else (),
         planned=plan.buffer_bytes,
         fallbacks=fallbacks,

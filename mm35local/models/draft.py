@@ -1,4 +1,7 @@
-"""What a draft model takes beside the large one: `engine.draft_model` gives it a context of its own, as long."""
+"""What a draft model takes beside the large one: `engine.draft_model` gives it a context of its own, as long.
+
+It is not cut up, however many cards there are: one holds all of it, or RAM does.
+"""
 
 from __future__ import annotations
 

@@ -90,7 +90,3 @@ def gpu_pool_bytes(shape: Shape, kv_type: str, n_ctx: int, n_batch: int) -> int:
 def image_bytes(num_patches: int, n_embd: int, n_ff: int) -> int:
     """Compute buffer of the vision tower for one image, with flash attention: its FFN's peak, as for text."""
     return num_patches * _F32 * (3 * n_ff + 4 * n_embd)
-
-
-LARGEST_IMAGE_BYTES = image_bytes((1540 // 14) ** 2, 1664, 8192)
-"""Mistral Medium 3.5's own: 110 x 110 patches."""

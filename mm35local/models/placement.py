@@ -17,6 +17,16 @@ _NUM_HALVINGS = 14
 
 
 @dataclass(frozen=True, slots=True)
+class Beside:
+    """What runs beside the model, a draft model and the vision tower: whole on one card, or in RAM."""
+
+    card: int | None = None
+    """Index among the cards; None: in RAM."""
+    card_bytes: int = 0
+    ram_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Load:
     """What must be placed: bytes of one layer's KV, and what each card pays besides."""
 
@@ -24,8 +34,7 @@ class Load:
     kv_layer_bytes: int
     device_bytes: int
     """Per card: compute buffer, scratch, CUDA context, reserve."""
-    main_bytes: int = 0
-    """On the first card only: vision stack and draft."""
+    beside: Beside = Beside()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +69,7 @@ def can_place_layers(load: Load, gpus: Sequence[Gpu]) -> bool:
 
 def place_tensors(load: Load, gpus: Sequence[Gpu]) -> tuple[Share, ...] | None:
     """Every matrix cut in proportion to the room on each card, equal cards equally; KV by heads. None: no room."""
-    rooms = [gpu.free_bytes - load.device_bytes - (load.main_bytes if index == 0 else 0) for index, gpu in _each(gpus)]
+    rooms = [gpu.free_bytes - _others(load, index) for index, gpu in enumerate(gpus)]
     num_layers = len(load.geometry.layer_bytes)
     kv = load.kv_layer_bytes * num_layers
     weights = sum(load.geometry.layer_bytes) + load.geometry.head_bytes
@@ -79,8 +88,10 @@ def _fill(load: Load, gpus: Sequence[Gpu], first_layer: int, fullness: float) ->
     """First fit in order, filling the room of each card to `fullness`."""
     geometry, end = load.geometry, len(load.geometry.layer_bytes)
     shares, layer = [], first_layer
-    for index, gpu in _each(gpus):
+    for index, gpu in enumerate(gpus):
         room = (gpu.free_bytes - _others(load, index)) * fullness
+        if room < 0 and index == load.beside.card:
+            return None
         start, weights = layer, 0
         while layer <= end:
             more = geometry.layer_bytes[layer] if layer < end else geometry.head_bytes
@@ -96,8 +107,4 @@ def _fill(load: Load, gpus: Sequence[Gpu], first_layer: int, fullness: float) ->
 
 
 def _others(load: Load, index: int) -> int:
-    return load.device_bytes + (load.main_bytes if index == 0 else 0)
-
-
-def _each(gpus: Sequence[Gpu]) -> Sequence[tuple[int, Gpu]]:
-    return list(enumerate(gpus))
+    return load.device_bytes + (load.beside.card_bytes if index == load.beside.card else 0)

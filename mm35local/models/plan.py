@@ -5,7 +5,7 @@ Pure: facts (a geometry, a machine) and a wish give a `Plan`, or `DoesNotFit` wi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -16,7 +16,7 @@ from mm35local.models.draft import draft_bytes
 from mm35local.models.geometry import Geometry
 from mm35local.models.gpus import Gpu, Machine
 from mm35local.models.memory import CELL_STEP
-from mm35local.models.placement import Load, Share, can_place_layers, place_layers, place_tensors
+from mm35local.models.placement import Beside, Load, Share, can_place_layers, place_layers, place_tensors
 from mm35local.models.speed import CpuPart, decode_tokens_per_second, prefill_tokens_per_second
 from mm35local.models.split import Split, allowed_splits, check_split
 
@@ -39,8 +39,8 @@ class Wish:
     n_batch: int = 512
     num_slots: int = 8
     flash_attention: bool = True
-    mmproj_bytes: int = 0
-    """The vision stack's file; its largest image is added."""
+    vision_bytes: int = 0
+    """The vision tower with its largest image: `Projector.needed_bytes`."""
     draft: Geometry | None = None
     """A small model that guesses ahead."""
 
@@ -69,8 +69,7 @@ class Plan:
     decode_full: float
     """Tokens/s of one stream, with empty and with full cells; 0: not known."""
     prefill: float
-    draft_ram_bytes: int = 0
-    """A draft model lives where the large one does; 0 when that is on cards."""
+    beside: Beside
 
     @property
     def n_gpu_layers(self) -> int:
@@ -98,11 +97,11 @@ class Plan:
     def ram_bytes(self) -> int:
         """RAM of the engine's process; mapped weights of layers that went to a card are not counted."""
         if not self.shares:
-            buffers = self.compute_bytes + self.draft_ram_bytes + memory.HOST_RESERVE_BYTES
-            return self.ram_weight_bytes + self.ram_kv_bytes + buffers
+            buffers = self.compute_bytes + memory.HOST_RESERVE_BYTES
+            return self.ram_weight_bytes + self.ram_kv_bytes + self.beside.ram_bytes + buffers
         embedding = self.geometry.embedding_bytes
-        compute = self.compute_bytes if self.num_cpu_layers else 0
-        return embedding + self.ram_weight_bytes + self.ram_kv_bytes + compute + memory.HOST_RESERVE_BYTES
+        buffers = (self.compute_bytes if self.num_cpu_layers else 0) + memory.HOST_RESERVE_BYTES
+        return embedding + self.ram_weight_bytes + self.ram_kv_bytes + self.beside.ram_bytes + buffers
 
     @property
     def decode_weight_bytes(self) -> int:
@@ -223,27 +222,38 @@ def _split_over(geometry: Geometry, machine: Machine, wish: Wish, kv_type: str, 
     is_cut = split in (Split.ROW, Split.TENSOR)
 
     def fits(n_ctx: int) -> bool:
-        load = gpu_load(geometry, wish, kv_type, n_ctx, split)
+        load = gpu_load(geometry, wish, kv_type, n_ctx, split, gpus)
         return bool(place_tensors(load, gpus)) if is_cut else can_place_layers(load, gpus)
 
     n_ctx = wish.n_ctx if wish.n_ctx is not None else longest_ctx(geometry.shape.n_ctx_train, fits)
     if n_ctx is None or not fits(n_ctx):
         return None
-    load = gpu_load(geometry, wish, kv_type, n_ctx, split)
+    load = gpu_load(geometry, wish, kv_type, n_ctx, split, gpus)
     shares = place_tensors(load, gpus) if is_cut else place_layers(load, gpus)
     return _settle(_Settled(wish, n_ctx, kv_type, split, machine), load, gpus, shares) if shares else None
 
 
-def gpu_load(geometry: Geometry, wish: Wish, kv_type: str, n_ctx: int, split: Split) -> Load:
-    """What a card must hold beside its layers, for that context."""
+def gpu_load(geometry: Geometry, wish: Wish, kv_type: str, n_ctx: int, split: Split, gpus: Sequence[Gpu]) -> Load:
+    """What each of `gpus` must hold beside its layers, for that context."""
     shape = geometry.shape
     compute = _compute_bytes(geometry, wish, kv_type, n_ctx)
     if split is Split.LAYER:
         compute += (memory.NUM_PIPELINE_COPIES - 1) * memory.mask_bytes(n_ctx, _rows(wish, n_ctx))
     pool = memory.gpu_pool_bytes(shape, kv_type, n_ctx, wish.n_batch)
-    vision = wish.mmproj_bytes + memory.LARGEST_IMAGE_BYTES if wish.mmproj_bytes else 0
     overhead = compute + pool + memory.CUDA_CONTEXT_BYTES + memory.GPU_RESERVE_BYTES
-    return Load(geometry, memory.kv_bytes(shape, kv_type, n_ctx), overhead, vision + _draft_bytes(wish, n_ctx))
+    return Load(geometry, memory.kv_bytes(shape, kv_type, n_ctx), overhead, place_beside(wish, n_ctx, gpus))
+
+
+def place_beside(wish: Wish, n_ctx: int, gpus: Sequence[Gpu]) -> Beside:
+    """On the card of this machine with most room, of those that the model is on; else in RAM."""
+    ours = [index for index, gpu in enumerate(gpus) if not gpu.link]
+    needed = wish.vision_bytes + draft_bytes(
+        wish.draft, n_ctx, wish.n_batch, wish.num_slots, flash_attention=wish.flash_attention
+    )
+    if not ours:
+        return Beside(None, 0, needed)
+    looked_up = wish.draft.embedding_bytes if wish.draft and not wish.draft.is_tied else 0
+    return Beside(max(ours, key=lambda index: gpus[index].free_bytes), needed - looked_up, looked_up)
 
 
 def _offloaded(geometry: Geometry, machine: Machine, wish: Wish, kv_type: str) -> Iterator[Plan]:
@@ -251,7 +261,7 @@ def _offloaded(geometry: Geometry, machine: Machine, wish: Wish, kv_type: str) -
     n_ctx = wish.n_ctx or min(4 * LEAST_CTX, geometry.shape.n_ctx_train)
     if wish.split in (Split.ROW, Split.TENSOR):
         return
-    load = gpu_load(geometry, wish, kv_type, n_ctx, Split.LAYER)
+    load = gpu_load(geometry, wish, kv_type, n_ctx, Split.LAYER, machine.gpus)
     for first in range(1, len(geometry.layer_bytes)):
         shares = place_layers(load, machine.gpus, first)
         if shares is None:
@@ -270,7 +280,8 @@ def _in_ram(geometry: Geometry, machine: Machine, wish: Wish, kv_type: str) -> I
 
     def at(n_ctx: int) -> Plan:
         compute = _compute_bytes(geometry, wish, kv_type, n_ctx)
-        load = Load(geometry, memory.kv_bytes(geometry.shape, kv_type, n_ctx), compute)
+        kv_layer_bytes = memory.kv_bytes(geometry.shape, kv_type, n_ctx)
+        load = Load(geometry, kv_layer_bytes, compute, place_beside(wish, n_ctx, ()))
         settled = _Settled(wish, n_ctx, kv_type, Split.NONE, machine)
         return _settle(settled, load, (), (), len(geometry.layer_bytes) + 1)
 
@@ -331,17 +342,13 @@ def _settle(
             num_threads=settled.machine.num_batch_threads,
             row_bytes=row_bytes,
         ),
-        0 if shares else _draft_bytes(wish, settled.n_ctx),
+        load.beside,
     )
 
 
 def _compute_bytes(geometry: Geometry, wish: Wish, kv_type: str, n_ctx: int) -> int:
     flash, n_seq = wish.flash_attention, memory.num_sequences(wish.num_slots)
     return memory.compute_bytes(geometry.shape, kv_type, n_ctx, wish.n_batch, flash_attention=flash, n_seq=n_seq)
-
-
-def _draft_bytes(wish: Wish, n_ctx: int) -> int:
-    return draft_bytes(wish.draft, n_ctx, wish.n_batch, wish.num_slots, flash_attention=wish.flash_attention)
 
 
 def _rows(wish: Wish, n_ctx: int) -> int:
@@ -353,14 +360,15 @@ def _does_not_fit(geometry: Geometry, machine: Machine, wish: Wish) -> DoesNotFi
     kv_type, n_ctx = _kv_types(wish)[-1], wish.n_ctx or min(LEAST_CTX, geometry.shape.n_ctx_train)
     kv = memory.kv_bytes(geometry.shape, kv_type, n_ctx) * geometry.shape.n_layer
     if machine.gpus and wish.use_gpu is not False:
-        load = gpu_load(geometry, wish, kv_type, n_ctx, wish.split or _splits(geometry, machine)[-1])
+        split = wish.split or _splits(geometry, machine)[-1]
+        load = gpu_load(geometry, wish, kv_type, n_ctx, split, machine.gpus)
         weights = sum(geometry.layer_bytes) + geometry.head_bytes
-        others = load.device_bytes * len(machine.gpus) + load.main_bytes
+        others = load.device_bytes * len(machine.gpus) + load.beside.card_bytes
         free, place = machine.gpu_free_bytes, f"{len(machine.gpus)} GPU"
     else:
         weights, free, place = geometry.num_bytes, 0 if wish.use_gpu else machine.ram_free_bytes, "RAM"
         compute = _compute_bytes(geometry, wish, kv_type, n_ctx)
-        others = compute + _draft_bytes(wish, n_ctx) + memory.HOST_RESERVE_BYTES
+        others = compute + place_beside(wish, n_ctx, ()).ram_bytes + memory.HOST_RESERVE_BYTES
     sums = f"weights {weights / GIB:.1f} + KV {kv / GIB:.1f} ({n_ctx:,} tokens, {kv_type}) + buffers {others / GIB:.1f}"
     return DoesNotFit(
         geometry.name, weights + kv + others, free, f"{sums} GiB in {place}: choose a smaller quant, KV type or --ctx"

@@ -9,10 +9,13 @@ from pathlib import Path
 
 from mm35local.errors import ModelFileError
 from mm35local.models.gguf_header import GgufHeader, read_header
+from mm35local.models.memory import image_bytes
 from mm35local.types import ImageGrid
 
 _PATTERN = "*mmproj*.gguf"
 _KIND = "pixtral"
+_TOWER_EMBD = 1664
+"""Of Mistral Medium 3.5's tower."""
 _LEAST_COMMON_LETTERS = 8
 """So far must file names agree where the names inside do not."""
 
@@ -21,13 +24,21 @@ _LEAST_COMMON_LETTERS = 8
 class Projector:
     path: Path
     num_bytes: int
+    image_bytes: int
+    """Of the buffer that its largest image is encoded in."""
     grid: ImageGrid
 
+    @property
+    def needed_bytes(self) -> int:
+        """Of the card or the RAM that it lives in."""
+        return self.num_bytes + self.image_bytes
 
-def read_projector(path: Path, model: GgufHeader) -> Projector:
-    """Raises ModelFileError where `path` is no vision part, or not one of this model."""
+
+def read_projector(path: Path, model: GgufHeader | None) -> Projector:
+    """Raises ModelFileError where `path` is no vision part, or not one of this model; `None`: that is not here."""
     header = read_header(path)
-    if (problem := _problem(header, model)) is not None:
+    problem = _problem(header, model) if model else _kind_problem(header)
+    if problem is not None:
         raise ModelFileError(str(path), problem, "name the mmproj file that was made with the model")
     return _projector(header)
 
@@ -53,10 +64,17 @@ def _beside(model: GgufHeader) -> Iterator[GgufHeader]:
             yield header
 
 
-def _problem(header: GgufHeader, model: GgufHeader) -> str | None:
-    kind, width = header.metadata.get("clip.projector_type"), header.metadata.get("clip.vision.projection_dim")
+def _kind_problem(header: GgufHeader) -> str | None:
+    kind = header.metadata.get("clip.projector_type")
     if header.architecture != "clip" or kind != _KIND:
         return f"expected a vision part of type {_KIND}, found {kind or header.architecture or 'something else'}"
+    return None
+
+
+def _problem(header: GgufHeader, model: GgufHeader) -> str | None:
+    if (problem := _kind_problem(header)) is not None:
+        return problem
+    width = header.metadata.get("clip.vision.projection_dim")
     if width != model.number("embedding_length"):
         return f"it makes embeddings of width {width}, the model takes {model.number('embedding_length')}"
     return None
@@ -89,5 +107,7 @@ def _projector(header: GgufHeader) -> Projector:
             raise ModelFileError(str(header.path), f"clip.vision.{key} is {value!r}: expected a small positive number")
         return value
 
-    cell = number("patch_size", 14) * number("spatial_merge_size", 1)
-    return Projector(header.path, header.file_bytes, ImageGrid(cell, number("image_size", 1540)))
+    patch, merged, side = number("patch_size", 14), number("spatial_merge_size", 1), number("image_size", 1540)
+    n_embd = number("embedding_length", _TOWER_EMBD)
+    num_bytes = image_bytes((side // patch) ** 2, n_embd, number("feed_forward_length", 4 * n_embd))
+    return Projector(header.path, header.file_bytes, num_bytes, ImageGrid(patch * merged, side))

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from llama_cpp import mtmd_cpp
 
 from mm35local.errors import LoadFailed
+from mm35local.native.devices import handles
 from mm35local.native.library import Library
 from mm35local.native.model import Model
 from mm35local.types import Image
@@ -25,11 +26,16 @@ class VisionEncoder:
     """Owner of an `mtmd_context`. Close it before its model."""
 
     def __init__(
-        self, library: Library, path: Path, model: Model, *, use_gpu: bool, num_threads: int, max_image_tokens: int
+        self, library: Library, path: Path, model: Model, *, gpu: int | None, num_threads: int, max_image_tokens: int
     ) -> None:
-        """Read `path`. Raises LoadFailed, also when the file is another model's (embeddings of another width)."""
+        """Read `path` onto the card `gpu` of this machine; None: into RAM.
+
+        Raises LoadFailed, also when the file is another model's (embeddings of another width).
+        """
         params = mtmd_cpp.mtmd_context_params_default()
-        params.use_gpu = use_gpu
+        params.use_gpu = gpu is not None
+        if gpu is not None:
+            params.device = _card(path, gpu)
         params.print_timings = False
         params.n_threads = num_threads
         params.image_min_tokens = 1
@@ -91,6 +97,13 @@ class VisionEncoder:
         if self._handle:
             mtmd_cpp.mtmd_free(self._handle)
             self._handle = None
+
+
+def _card(path: Path, gpu: int) -> int:
+    cards = handles("gpu", "igpu")
+    if gpu >= len(cards):
+        raise LoadFailed(str(path), f"it was to go on GPU {gpu}, and llama.cpp finds {len(cards)}")
+    return cards[gpu]
 
 
 _HINT = "give the mmproj file that was made with this model, or start without one; engine.log has llama.cpp's own words"

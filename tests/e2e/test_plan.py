@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mm35local.cli.app import run
-from mm35local.models.memory import LARGEST_IMAGE_BYTES
+from mm35local.models.memory import image_bytes
 from quantize.vision import write_mmproj
 
 
@@ -31,7 +31,7 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["plan", "mistral-medium-3.5", "--gpus", "4x24GiB", "--ctx", "65536", "--ram", "8", "--json"]
     assert run(words) == 0
     found = json.loads(capsys.readouterr().out)
-    assert set(found) == {"model", "fit", "machine", "chosen", "reason", "command", "mmproj", "options"}
+    assert set(found) == {"model", "fit", "machine", "chosen", "reason", "command", "mmproj", "vision_bytes", "options"}
     chosen = found["options"][found["chosen"]]
     assert (chosen["quant"], chosen["kv"], chosen["split"], chosen["n_ctx"]) == ("Q4_K_M", "f16", "tensor", 65536)
     assert [device["tensor_split"] for device in chosen["devices"]] == [0.25] * 4
@@ -63,9 +63,27 @@ def test_room_is_kept_for_the_vision_part_beside_the_model(
     seeing = json.loads(capsys.readouterr().out)
     assert (blind["mmproj"], seeing["mmproj"]) == (None, str(mmproj))
     found = [each["options"][each["chosen"]]["devices"][0]["other_bytes"] for each in (blind, seeing)]
-    assert found[1] - found[0] == mmproj.stat().st_size + LARGEST_IMAGE_BYTES
-    assert run(words[:-1]) == 0
-    assert f"vision part, {mmproj.name}" in " ".join(capsys.readouterr().out.split())
+    needed = mmproj.stat().st_size + image_bytes(110**2, 64, 256)
+    assert found[1] - found[0] == seeing["vision_bytes"] == needed
+    assert run([*words[:2], "--ram", "8", "--json"]) == 0
+    in_ram = json.loads(capsys.readouterr().out)
+    mmproj.unlink()
+    assert run([*words[:2], "--ram", "8", "--json"]) == 0
+    without = json.loads(capsys.readouterr().out)
+    ram = [each["options"][each["chosen"]]["ram_bytes"] for each in (in_ram, without)]
+    assert (in_ram["options"][0]["devices"], ram[0] - ram[1]) == ([], needed)
+
+
+def test_the_vision_part_of_a_model_that_is_not_here(
+    pocket_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mmproj = write_mmproj(pocket_checkpoint / "hf", tmp_path).path
+    words = ["plan", "mistral-medium-3.5", "--gpus", "h100", "--mmproj"]
+    assert run([*words, str(mmproj)]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert f"vision part, {mmproj.name}: 0.0 GiB and 0.0 GiB for the largest image" in told
+    mmproj.write_bytes(b"GGUF")
+    assert run([*words, str(mmproj)]) == 1
 
 
 @pytest.mark.parametrize(

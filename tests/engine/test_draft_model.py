@@ -36,7 +36,7 @@ def target(smollm2: Model) -> Model:
 def drafter(library: Library, target: Model, monkeypatch: pytest.MonkeyPatch) -> Iterator[DraftModel]:
     """On one thread: on a busy machine two spend their time waiting for each other."""
     monkeypatch.setattr(draft_model, "default_threads", lambda: Threads(1, 1))
-    drafter = DraftModel(library, target.path, target, n_ctx=256, num_slots=2, n_batch=16, on_gpu=False)
+    drafter = DraftModel(library, target.path, target, n_ctx=256, num_slots=2, n_batch=16, gpu=None)
     yield drafter
     drafter.shutdown()
 
@@ -78,7 +78,7 @@ def test_no_room_is_no_guess_and_no_error(library: Library, pocket_gguf: Path, m
     monkeypatch.setattr(draft_model, "MIN_CHANCE", 0.0)
     [path] = pocket_gguf.glob("*-Q8_0.gguf")
     model = Model(library, path)
-    drafter = DraftModel(library, path, model, n_ctx=256, num_slots=2, n_batch=64, on_gpu=False)
+    drafter = DraftModel(library, path, model, n_ctx=256, num_slots=2, n_batch=64, gpu=None)
     short, long = make_request(1, [5] * 100), make_request(2, [5] * 300)
     guesses = [drafter.propose([short], [4])[0] for _ in range(2)]
     assert [len(guess.token_ids) for guess in guesses] == [0, 4]
@@ -96,7 +96,7 @@ def test_it_takes_the_memory_that_the_plan_keeps_for_it(smollm2_path: Path) -> N
     library = Library(read)
     target = Model(library, smollm2_path)
     buffers.forget()
-    drafter = DraftModel(library, smollm2_path, target, n_ctx=1024, num_slots=2, n_batch=128, on_gpu=False)
+    drafter = DraftModel(library, smollm2_path, target, n_ctx=1024, num_slots=2, n_batch=128, gpu=None)
     allocated = sum(buffers.total(kind) for kind in ("model", "KV", "compute"))
     assert allocated == pytest.approx(draft_bytes(read_draft(smollm2_path), 1024, 128, 2), rel=0.02)
     drafter.shutdown()
@@ -107,7 +107,7 @@ def test_it_takes_the_memory_that_the_plan_keeps_for_it(smollm2_path: Path) -> N
 def test_another_vocabulary_is_refused(library: Library, target: Model, pocket_gguf: Path) -> None:
     [path] = pocket_gguf.glob("*-Q8_0.gguf")
     with pytest.raises(LoadFailed, match="vocabulary"):
-        DraftModel(library, path, target, n_ctx=256, num_slots=1, n_batch=16, on_gpu=False)
+        DraftModel(library, path, target, n_ctx=256, num_slots=1, n_batch=16, gpu=None)
 
 
 async def test_a_worker_asks_the_draft_model_that_it_is_given(smollm2_path: Path, tmp_path: Path) -> None:

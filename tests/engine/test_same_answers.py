@@ -61,7 +61,7 @@ def drafters(
     if request.param == "ngram":
         yield [NgramDrafter()]
         return
-    model = DraftModel(library, smollm2_path, backend.model, n_ctx=N_CTX, num_slots=4, n_batch=N_BATCH, on_gpu=False)
+    model = DraftModel(library, smollm2_path, backend.model, n_ctx=N_CTX, num_slots=4, n_batch=N_BATCH, gpu=None)
     yield [model]
     model.shutdown()
 

@@ -13,10 +13,10 @@ from mm35local.models import memory
 from mm35local.models.draft import draft_bytes
 from mm35local.models.geometry import Geometry, from_header
 from mm35local.models.gguf_header import read_header
-from mm35local.models.gpus import Gpu, Machine, detect_machine
+from mm35local.models.gpus import Gpu, Link, Machine, detect_machine
 from mm35local.models.memory import HOST_RESERVE_BYTES, compute_bytes, kv_bytes
 from mm35local.models.mixes import Shape
-from mm35local.models.placement import Load, place_layers, place_tensors
+from mm35local.models.placement import Beside, Load, place_layers, place_tensors
 from mm35local.models.plan import Wish, gpu_load, make_plan, smaller_plans
 from mm35local.models.speed import CpuPart, decode_tokens_per_second
 from mm35local.models.split import Split
@@ -99,6 +99,39 @@ def test_a_draft_model_gets_its_weights_cells_and_buffer_where_the_model_lives()
     free = needed_in_ram(8192) + needed - 1
     with pytest.raises(DoesNotFit) as caught:
         make_plan(TINY, ram(free), replace(with_draft, n_ctx=8192, kv_type="f16"))
+    assert caught.value.needed_bytes == free + 1
+
+
+def test_a_draft_model_and_the_vision_tower_are_whole_on_the_card_with_most_room() -> None:
+    untied = Geometry("untied", TINY_SHAPE, (0, 0), 64 * 64 * 4, 64 * 64 * 4)
+    cards = Machine((Gpu("small", 8 << 30, 8 << 30), Gpu("large", 80 << 30, 80 << 30)), 64 << 30)
+    for split in (Split.LAYER, Split.TENSOR, Split.NONE):
+        alone = make_plan(TINY, cards, Wish(split=split))
+        plan = make_plan(TINY, cards, Wish(split=split, draft=untied, vision_bytes=5 << 30))
+        more = [share.other_bytes - other.other_bytes for share, other in zip(plan.shares, alone.shares, strict=True)]
+        looked_up = untied.embedding_bytes
+        expected = (5 << 30) + draft_bytes(untied, 8192, 512, 8) - looked_up
+        assert more == ([expected] if split is Split.NONE else [0, expected])
+        assert plan.beside == Beside(0 if split is Split.NONE else 1, expected, looked_up)
+        assert plan.ram_bytes - alone.ram_bytes == looked_up
+
+
+def test_only_cards_of_this_machine_take_what_is_beside_the_model() -> None:
+    link = Link(1e-4, 1e9)
+    lent = Machine((Gpu("lent", 80 << 30, 80 << 30, link=link),), 64 << 30)
+    plan = make_plan(TINY, lent, Wish(vision_bytes=5 << 30))
+    assert (plan.beside, plan.n_gpu_layers) == (Beside(None, 0, 5 << 30), 3)
+    assert plan.ram_bytes == make_plan(TINY, lent).ram_bytes + (5 << 30)
+    both = replace(lent, gpus=(Gpu("own", 8 << 30, 8 << 30), *lent.gpus))
+    assert make_plan(TINY, both, Wish(split=Split.LAYER, vision_bytes=5 << 30)).beside == Beside(0, 5 << 30, 0)
+
+
+def test_the_vision_tower_takes_ram_where_the_model_does() -> None:
+    vision = 100 << 20
+    assert make_plan(TINY, ram(64 << 30), Wish(vision_bytes=vision)).needed_bytes == needed_in_ram(8192) + vision
+    free = needed_in_ram(8192) + vision - 1
+    with pytest.raises(DoesNotFit) as caught:
+        make_plan(TINY, ram(free), Wish(vision_bytes=vision, n_ctx=8192, kv_type="f16"))
     assert caught.value.needed_bytes == free + 1
 
 
@@ -227,15 +260,20 @@ def test_few_cores_are_the_limit_before_the_memory(smollm2_path: Path) -> None:
     st.lists(st.integers(1, 120), min_size=1, max_size=8),
     st.integers(2048, 262144),
     st.sampled_from(["f16", "q8_0", "q4_0"]),
+    st.integers(0, 100 << 30),
 )
-def test_no_card_is_promised_more_than_it_has(sizes: list[int], n_ctx: int, kv_type: str) -> None:
+def test_no_card_is_promised_more_than_it_has(sizes: list[int], n_ctx: int, kv_type: str, vision_bytes: int) -> None:
     gpus = tuple(Gpu(f"{size} GiB", size << 30, size << 30) for size in sizes)
     geometry = medium("Q4_K_M")
-    load: Load = gpu_load(geometry, Wish(), kv_type, n_ctx, Split.LAYER)
+    load: Load = gpu_load(geometry, Wish(vision_bytes=vision_bytes), kv_type, n_ctx, Split.LAYER, gpus)
+    assert load.beside.card_bytes == vision_bytes
     for shares in (place_layers(load, gpus), place_tensors(load, gpus)):
         if shares is not None:
+            used = [share.split > 0 or index == load.beside.card for index, share in enumerate(shares)]
             assert all(
-                share.num_bytes <= gpu.free_bytes for share, gpu in zip(shares, gpus, strict=True) if share.split
+                share.num_bytes <= gpu.free_bytes
+                for share, gpu, is_used in zip(shares, gpus, used, strict=True)
+                if is_used
             )
             weights = sum(share.weight_bytes for share in shares)
             assert weights == pytest.approx(sum(geometry.layer_bytes) + geometry.head_bytes, abs=8)

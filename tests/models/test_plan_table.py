@@ -89,7 +89,7 @@ def test_sums(
     split = Split.TENSOR if len(machine.gpus) > 1 else Split.NONE
     wish = Wish(n_ctx=n_ctx, kv_type=kv_type, split=split, use_gpu=True)
     geometry = medium(quant)
-    load = gpu_load(geometry, wish, kv_type, n_ctx, split)
+    load = gpu_load(geometry, wish, kv_type, n_ctx, split, machine.gpus)
     assert (sum(geometry.layer_bytes) + geometry.head_bytes) / GIB == pytest.approx(weights, abs=0.01)
     assert load.kv_layer_bytes * MEDIUM.n_layer / GIB == pytest.approx(kv, abs=0.01)
     assert load.device_bytes / GIB == pytest.approx(others, abs=0.01)
