@@ -1,4 +1,4 @@
-"""Our quantisers against ggml's, on one core: `python -m bench.kernels [--rounds N]`.
+"""Our quantisers against ggml's, and our FP8 decoder against numpy's take, on one core: `python -m bench.kernels`.
 
 Nanoseconds a parameter of normal weights, the ways in turn; then both quantise rows with edge cases among them
 (quantize/kernels/probe.py), of many seeds, and the bytes that differ are counted.
@@ -18,11 +18,14 @@ from rich.table import Table
 
 from bench.results_file import write
 from mm35local.native import quant
-from quantize.kernels import choose
+from quantize.fp8 import scaled_table
+from quantize.kernels import choose, machine
 from quantize.kernels.machine import Kernel, compile_kernel
 from quantize.kernels.probe import probe_rows
 
 _ROWS, _ROW_LENGTH = 64, 12_288
+_BLOCK = 1 << 20
+"""Elements that are decoded at a time."""
 _NUM_SEEDS = 40
 
 
@@ -41,7 +44,12 @@ def main() -> None:
             f"{row['differing_bytes']:,.0f}", f"{row['compared_bytes']:,.0f}",
         )  # fmt: skip
     Console().print(table)
-    write("kernels", {"types": types})
+    decoding = _decoding_figures(num_rounds)
+    print(
+        f"FP8: take {decoding['take_ns_per_parameter']:.2f} ns, ours {decoding['ours_ns_per_parameter']:.2f} ns, "
+        f"compiled in {decoding['compile_seconds']:.2f} s"
+    )
+    write("kernels", {"types": types, "fp8": decoding})
 
 
 def _figures(ggml_type: int, num_rounds: int) -> dict[str, float]:
@@ -63,9 +71,28 @@ def _figures(ggml_type: int, num_rounds: int) -> dict[str, float]:
     }
 
 
-def _ns_per_parameter(quantise: Callable[[], object], rows: NDArray[np.float32]) -> float:
+def _decoding_figures(num_rounds: int) -> dict[str, float]:
+    """Of blocks as long as the converter's, with the scale of a whole tensor."""
     begin = time.perf_counter()
-    quantise()
+    machine.compile_lookup()
+    compile_seconds = time.perf_counter() - begin
+    table = scaled_table(0.0123)
+    codes = np.random.default_rng(0).integers(0, 256, (_BLOCK // _ROW_LENGTH, _ROW_LENGTH), np.uint8)
+    choose.decode(table, codes, is_compiled=True)
+    takes, ours = [], []
+    for _ in range(num_rounds):
+        takes.append(_ns_per_parameter(lambda: choose.decode(table, codes, is_compiled=False), codes))
+        ours.append(_ns_per_parameter(lambda: choose.decode(table, codes, is_compiled=True), codes))
+    return {
+        "take_ns_per_parameter": statistics.median(takes),
+        "ours_ns_per_parameter": statistics.median(ours),
+        "compile_seconds": compile_seconds,
+    }
+
+
+def _ns_per_parameter(work: Callable[[], object], rows: NDArray[np.float32] | NDArray[np.uint8]) -> float:
+    begin = time.perf_counter()
+    work()
     return (time.perf_counter() - begin) / rows.size * 1e9
 
 

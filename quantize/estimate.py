@@ -12,12 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from quantize.decoder import Decoder
+from mm35local.native import quant
 from quantize.disk import Need, disk_needs
-from quantize.job import Job
-from quantize.kernels.choose import quantize_rows
+from quantize.job import Job, worth_of
+from quantize.kernels import choose
 from quantize.make import num_cpus
-from quantize.output import PlannedOutput
 from quantize.rows import peak_bytes
 from quantize.supply import Supply
 
@@ -49,7 +48,7 @@ def estimate(
         disk_needs(jobs, folder, supply) if supply else (Need(folder, _missing_bytes(jobs)),),
         disk_needs(jobs, folder, consuming) if consuming else (),
         max(peak_bytes(num_threads, len(job.outputs)) for job in jobs),
-        sum(_core_seconds(job.decoder, job.outputs) for job in jobs) / num_threads,
+        sum(_core_seconds(job, num_threads) for job in jobs) / num_threads,
         num_threads,
     )
 
@@ -58,18 +57,22 @@ def _missing_bytes(jobs: Sequence[Job]) -> int:
     return sum(output.missing_bytes() for job in jobs for output in job.outputs)
 
 
-def _core_seconds(decoder: Decoder, outputs: Sequence[PlannedOutput]) -> float:
+def _core_seconds(job: Job, num_threads: int) -> float:
+    """Machine code is compiled where the conversion would compile it: a short one is planned without."""
     speeds: dict[tuple[int, bool], float] = {}
     seconds = 0.0
-    for index, tensor in enumerate(decoder.tensors):
-        for kind in {(output.types[index], output.importance(index) is not None) for output in outputs}:
+    pairs = [(output, index) for output in job.outputs for index in range(len(output.types))]
+    compiled = worth_of(job.decoder, pairs, num_threads).types
+    for index, tensor in enumerate(job.decoder.tensors):
+        for kind in {(output.types[index], output.importance(index) is not None) for output in job.outputs}:
             if kind not in speeds:
-                speeds[kind] = _elements_per_second(*kind)
+                speeds[kind] = _elements_per_second(*kind, is_compiled=kind[0] in compiled)
             seconds += tensor.num_rows * tensor.row_length / speeds[kind]
     return seconds
 
 
-def _elements_per_second(ggml_type: int, is_weighed: bool) -> float:
+def _elements_per_second(ggml_type: int, is_weighed: bool, *, is_compiled: bool) -> float:
+    quantize_rows = choose.quantize_rows if is_compiled else quant.quantize_rows
     rows = np.random.default_rng(0).standard_normal((_SAMPLE_ROWS, _SAMPLE_LENGTH), np.float32)
     importance = np.ones(_SAMPLE_LENGTH, np.float32) if is_weighed else None
     quantize_rows(ggml_type, rows[:1], importance)

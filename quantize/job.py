@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from quantize.decoder import Decoder
+from quantize.kernels.choose import Worth, worth
 from quantize.output import PlannedOutput
+from quantize.scales import FP8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,6 +34,17 @@ class Job:
             for index, name in enumerate(output.tensor_names):
                 if name not in durable:
                     yield output, index
+
+
+def worth_of(decoder: Decoder, lacking: Iterable[tuple[PlannedOutput, int]], num_threads: int) -> Worth:
+    """For what of the conversion of these tensors of outputs machine code is compiled; others are quantised by ggml."""
+    pairs = list(lacking)
+    tensors = decoder.tensors
+    elements: Counter[int] = Counter()
+    for index, kind in {(index, output.types[index]) for output, index in pairs if output.importance(index) is None}:
+        elements[kind] += tensors[index].num_rows * tensors[index].row_length
+    coded = {index for _, index in pairs if tensors[index].stored.dtype == FP8}
+    return worth(elements, sum(tensors[index].stored.num_bytes for index in coded), num_threads)
 
 
 def shards_of(jobs: Iterable[Job]) -> list[Path]:

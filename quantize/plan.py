@@ -8,7 +8,9 @@ from pathlib import Path
 
 from quantize.checkpoint import open_checkpoint
 from quantize.convert import Options, plan_conversion
-from quantize.job import Job
+from quantize.job import Job, worth_of
+from quantize.kernels.choose import notes
+from quantize.make import num_cpus
 from quantize.output import PlannedOutput
 from quantize.vision import plan_mmproj
 
@@ -29,6 +31,11 @@ class Plan:
     @property
     def outputs(self) -> tuple[PlannedOutput, ...]:
         return tuple(output for job in self.jobs for output in job.outputs)
+
+    def notes(self, num_threads: int, *, is_forced: bool, is_tried: bool) -> tuple[str, ...]:
+        """What the user should know of how quickly it will go; `is_tried` compiles what there is to compile."""
+        worths = [worth_of(job.decoder, job.missing(is_forced), num_threads or num_cpus()) for job in self.jobs]
+        return notes(frozenset().union(*(worth.types for worth in worths)), is_tried=is_tried)
 
 
 def plan_everything(source: Path, out_dir: Path, quants: Sequence[str], mmproj: str | None, options: Options) -> Plan:

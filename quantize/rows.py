@@ -23,7 +23,8 @@ from mm35local.errors import CheckpointError
 from mm35local.native import quant
 from quantize.decoder import Decoder, DecoderTensor
 from quantize.fp8 import scaled_table
-from quantize.kernels.choose import quantize_rows
+from quantize.kernels import choose
+from quantize.kernels.choose import Worth
 from quantize.output import Output
 from quantize.scales import FP8, BlockScales
 
@@ -46,6 +47,7 @@ class Block:
     """Those that lack this tensor."""
     first_row: int
     num_rows: int
+    worth: Worth
 
     @property
     def is_last(self) -> bool:
@@ -61,8 +63,9 @@ class Block:
 
 
 def peak_bytes(num_threads: int, num_outputs: int) -> int:
-    """Memory of the blocks in flight, at most: each thread's decoding (float32, and a copy that interleaves heads, and
-    FP8's table lookup in 64-bit indices) and every block's bytes for every output (float32 at worst) until booked."""
+    """Memory of the blocks in flight, at most: each thread's decoding (float32, a copy that interleaves heads, and
+    64-bit indices of FP8's table lookup, where that is not compiled) and every block's bytes for every output (float32
+    at worst) until booked."""
     decoding = _BLOCK_ELEMENTS * (1 + 4 + 4 + 8)
     return num_threads * (decoding + _BLOCKS_PER_THREAD * num_outputs * _BLOCK_ELEMENTS * 4)
 
@@ -131,8 +134,10 @@ def stream_rows(
     on_bytes: Callable[[int], None],
     on_tensor: Callable[[int, Mapping[Output, str]], None],
     shard: Path | None = None,
+    worth: Worth | None = None,
 ) -> None:
-    """Write every tensor that an output lacks, or only those of one shard.
+    """Write every tensor that an output lacks, or only those of one shard; machine code is compiled for what is `worth`
+    it.
 
     `on_bytes` gets the source bytes of each finished block, in order; `on_tensor` gets the number of a tensor that is
     wholly written and its SHA-256 in each output. Raises CheckpointError or ConversionError; blocks still running are
@@ -148,7 +153,7 @@ def stream_rows(
     with ShardReader(paths) as reader, ThreadPoolExecutor(num_threads, "quantize") as pool:
         in_flight: deque[tuple[Block, Future[_Encoded]]] = deque()
         try:
-            for block in blocks(missing, outputs):
+            for block in blocks(missing, outputs, worth):
                 if len(in_flight) >= num_threads * _BLOCKS_PER_THREAD:
                     _finish_oldest(in_flight, booking)
                 in_flight.append((block, pool.submit(_convert, block, reader)))
@@ -163,7 +168,9 @@ def _finish_oldest(in_flight: deque[tuple[Block, Future[_Encoded]]], booking: _B
     booking.book(block, future.result())
 
 
-def blocks(tensors: Sequence[tuple[int, DecoderTensor]], outputs: Sequence[Output] = ()) -> Iterator[Block]:
+def blocks(
+    tensors: Sequence[tuple[int, DecoderTensor]], outputs: Sequence[Output] = (), worth: Worth | None = None
+) -> Iterator[Block]:
     """Tensors in the order they lie on disk; blocks of permuted ones hold whole heads."""
     for index, tensor in sorted(tensors, key=lambda item: (item[1].stored.path, item[1].stored.offset)):
         table = _table(tensor) if tensor.stored.dtype == FP8 else None
@@ -173,7 +180,8 @@ def blocks(tensors: Sequence[tuple[int, DecoderTensor]], outputs: Sequence[Outpu
             head_dim = tensor.num_rows // tensor.num_heads
             step = max(head_dim, step // head_dim * head_dim)
         for first_row in range(0, tensor.num_rows, step):
-            yield Block(index, tensor, table, lacking, first_row, min(step, tensor.num_rows - first_row))
+            num_rows = min(step, tensor.num_rows - first_row)
+            yield Block(index, tensor, table, lacking, first_row, num_rows, worth or Worth())
 
 
 def _table(tensor: DecoderTensor) -> NDArray[np.float32]:
@@ -184,7 +192,11 @@ def read_rows(block: Block, reader: ShardReader) -> NDArray[np.float32]:
     """[num_rows, row_length] float32, heads interleaved where llama.cpp wants it. Raises CheckpointError."""
     tensor = block.tensor
     raw = reader.read(tensor, block.first_row * block.source_row_bytes, block.num_bytes)
-    rows = decode(raw, tensor.stored.dtype, block.table).reshape(block.num_rows, tensor.row_length)
+    if block.table is not None:
+        numbers = choose.decode(block.table, raw, is_compiled=block.worth.is_decoding)
+    else:
+        numbers = decode(raw, tensor.stored.dtype)
+    rows = numbers.reshape(block.num_rows, tensor.row_length)
     if isinstance(tensor.scale, BlockScales):
         tensor.scale.apply(rows, block.first_row)
     if not np.isfinite(rows).all():
@@ -200,15 +212,14 @@ def _convert(block: Block, reader: ShardReader) -> _Encoded:
     for output in block.outputs:
         kind = output.plan.types[block.index]
         if kind not in encoded:
-            encoded[kind] = quantize_rows(kind, rows, output.plan.importance(block.index))
+            encode = choose.quantize_rows if kind in block.worth.types else quant.quantize_rows
+            encoded[kind] = encode(kind, rows, output.plan.importance(block.index))
         output.write(block.index, block.first_row * quant.row_bytes(kind, tensor.row_length), encoded[kind].data)
     return encoded
 
 
-def decode(raw: NDArray[np.uint8], dtype: str, table: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
-    """Stored bytes → float32, exact but for FP8's one rounding of code * scale, which `table` holds."""
-    if table is not None:
-        return table.take(raw)  # half the time of table[raw]
+def decode(raw: NDArray[np.uint8], dtype: str) -> NDArray[np.float32]:
+    """Stored bytes of all but FP8 → float32, exact."""
     if dtype == "BF16":
         return (raw.view("<u2").astype(np.uint32) << 16).view(np.float32)
     return raw.view("<f2" if dtype == "F16" else "<f4").astype(np.float32, copy=False)

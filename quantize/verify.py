@@ -22,6 +22,7 @@ from mm35local.errors import ConversionError, ModelFileError
 from mm35local.models.gguf_header import read_header
 from quantize.decoder import Decoder
 from quantize.gguf_file import digest
+from quantize.job import worth_of
 from quantize.make import num_cpus
 from quantize.manifest import Manifest
 from quantize.output import PlannedFile, PlannedOutput
@@ -110,7 +111,7 @@ def measure(
             stack.callback(os.close, fds[-1])
         pool = stack.enter_context(ThreadPoolExecutor(num_threads, "verify"))
         in_flight: deque[tuple[Block, Future[tuple[float, float]]]] = deque()
-        for block in _then_none(blocks(wanted)):
+        for block in _then_none(blocks(wanted, worth=worth_of(decoder, ((output, i) for i in tensors), num_threads))):
             while in_flight and (block is None or len(in_flight) >= num_threads * _IN_FLIGHT):
                 oldest, future = in_flight.popleft()
                 error, weight = future.result()

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from mm35local.errors import ConversionError
 from quantize.booker import Booker
-from quantize.job import Job
+from quantize.job import Job, worth_of
 from quantize.manifest import FileEntry
 from quantize.output import Output, PlannedOutput
 from quantize.rows import stream_rows
@@ -28,6 +28,9 @@ class Work:
         self._job = job
         self._outputs = outputs
         self._num_threads = num_threads
+        numbers = range(len(job.decoder.tensors))
+        lacking = ((output.plan, index) for output in outputs for index in numbers if output.needs(index))
+        self._worth = worth_of(job.decoder, lacking, num_threads)
 
     @property
     def source_bytes(self) -> int:
@@ -75,7 +78,7 @@ class Work:
     def stream(self, on_bytes: Callable[[int], None], shard: Path | None = None) -> None:
         """Make what is missing durable, all of it or what lies in one shard."""
         with Booker(self._outputs) as booker:
-            stream_rows(self._job.decoder, self._outputs, self._num_threads, on_bytes, booker.add, shard)
+            stream_rows(self._job.decoder, self._outputs, self._num_threads, on_bytes, booker.add, shard, self._worth)
 
     def _in_threads(self, check: Callable[[Output, Event], _Result]) -> list[_Result]:
         """Of each output; Ctrl-C stops all of them, which would read on for minutes."""

@@ -58,7 +58,6 @@ def quantize(
     """
     from mm35local import paths
     from quantize.convert import Options
-    from quantize.kernels.choose import notes
     from quantize.make import make
     from quantize.plan import plan_everything
     from quantize.source import fetch_source
@@ -72,9 +71,8 @@ def quantize(
         planned = plan_everything(source.folder, folder, to or [], mmproj, options)
         for warning in planned.warnings:
             _warn(warning)
-        if not imatrix:
-            for note in notes(kind for output in planned.outputs for kind in output.types):
-                print(note, file=sys.stderr)
+        for note in planned.notes(num_threads, is_forced=force, is_tried=not plan):
+            print(note, file=sys.stderr)
         if plan:
             show_plan(planned, folder, source, consume, num_threads, as_json)
             return

@@ -1,4 +1,4 @@
-"""Kernels as machine code of this processor: LLVM compiles them in memory, in about half a second each."""
+"""Kernels as machine code of this processor: LLVM compiles them in memory, a quantiser in up to half a second."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import llvmlite.binding as llvm
 from llvmlite import ir
 
+from quantize.kernels import lookup
 from quantize.kernels.lanes import INDEX, POINTER, offset, repeated
 
 _NAME = "quantize"
@@ -42,6 +43,17 @@ class Kernel:
         self._function(source, target, count)
 
 
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    _function: Callable[[int, int, int, int], None]
+    _engine: Any
+
+    def run(self, table: int, source: int, target: int, count: int) -> None:
+        """`lookup.module` says what; `count` is 1 at least. Releases the GIL."""
+        assert count > 0
+        self._function(table, source, target, count)
+
+
 def can_compile() -> bool:
     """Elsewhere C compilers fuse multiplications with additions by default, so that other bytes are right; and float16
     would need a library."""
@@ -49,9 +61,21 @@ def can_compile() -> bool:
 
 
 def compile_kernel(emitter: Emitter) -> Kernel:
+    engine = _compiled(_module(emitter))
+    prototype = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
+    return Kernel(emitter.num_elements, emitter.num_bytes, prototype(engine.get_function_address(_NAME)), engine)
+
+
+def compile_lookup() -> Lookup:
+    engine = _compiled(lookup.module())
+    prototype = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
+    return Lookup(prototype(engine.get_function_address(lookup.NAME)), engine)
+
+
+def _compiled(code: Any) -> Any:
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
-    module = llvm.parse_assembly(str(_module(emitter)))
+    module = llvm.parse_assembly(str(code))
     module.verify()
     machine = llvm.Target.from_default_triple().create_target_machine(
         cpu=llvm.get_host_cpu_name(),
@@ -63,9 +87,7 @@ def compile_kernel(emitter: Emitter) -> Kernel:
     passes.getModulePassManager().run(module, passes)
     engine = llvm.create_mcjit_compiler(module, machine)
     engine.finalize_object()
-    prototype = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
-    function = prototype(engine.get_function_address(_NAME))
-    return Kernel(emitter.num_elements, emitter.num_bytes, function, engine)
+    return engine
 
 
 def _module(emitter: Emitter) -> Any:

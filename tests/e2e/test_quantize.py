@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from tests.e2e.serving import mm35, serving
+from tests.pocket import PocketConfig, write_pocket
 
 QUANTS = ("Q4_K_M", "Q5_K_M", "Q8_0")
 
@@ -65,17 +67,26 @@ def test_what_is_consumed_without_being_converted_is_told(pocket_checkpoint: Pat
     assert len(list((tmp_path / "out").glob("*.gguf"))) == 1
 
 
-def test_the_extra_that_would_be_faster_is_named_and_changes_no_byte(pocket_checkpoint: Path, tmp_path: Path) -> None:
-    arguments = ("quantize", str(pocket_checkpoint / "hf"), "--to", "Q4_K_M", "-o")
-    with_kernels = mm35(*arguments, str(tmp_path / "with"))
+def test_the_extra_that_would_be_faster_is_named_and_changes_no_byte(tmp_path: Path) -> None:
+    """Of a model that is large enough for it; a small one is quantised before anything is compiled."""
+    config = PocketConfig(num_layers=4, n_embd=1024, n_ff=4096, num_ranks=300)
+    large, _ = write_pocket(tmp_path / "large", config=config)
+    small, _ = write_pocket(tmp_path / "small", config=replace(config, num_layers=1, n_ff=1024))
     (tmp_path / "path" / "llvmlite").mkdir(parents=True)
     (tmp_path / "path" / "llvmlite" / "__init__.py").write_text("raise ImportError")
-    without = mm35(*arguments, str(tmp_path / "without"), env={"PYTHONPATH": str(tmp_path / "path")})
-    assert (with_kernels.returncode, without.returncode) == (0, 0)
+    poor = {"PYTHONPATH": str(tmp_path / "path")}
+    arguments = ("--to", "Q4_K_M", "--threads", "1", "-o")
+    with_kernels = mm35("quantize", str(large), *arguments, str(tmp_path / "with"))
+    planned = mm35("quantize", str(large), *arguments, str(tmp_path / "without"), "--plan", env=poor)
+    without = mm35("quantize", str(large), *arguments, str(tmp_path / "without"), env=poor)
+    assert (with_kernels.returncode, without.returncode, planned.returncode) == (0, 0, 0)
     [note] = set(without.stderr.splitlines()) - set(with_kernels.stderr.splitlines())
     assert "pip install 'mm35local[fast]'" in note
+    assert note in planned.stderr
     [ours], [ggmls] = ((tmp_path / folder).glob("*.gguf") for folder in ("with", "without"))
     assert ours.read_bytes() == ggmls.read_bytes()
+    short = mm35("quantize", str(small), *arguments, str(tmp_path / "small-out"), env=poor)
+    assert (short.returncode, note in short.stderr) == (0, False)
 
 
 def test_an_unknown_quant_lists_the_known(pocket_checkpoint: Path, tmp_path: Path) -> None:

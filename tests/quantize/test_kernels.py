@@ -16,6 +16,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from mm35local.native import quant
+from quantize.fp8 import E4M3_TABLE, scaled_table
 from quantize.kernels import choose, machine
 from quantize.kernels.choose import KERNEL_TYPES
 from quantize.kernels.lanes import LANES, load_floats, offset, transpose
@@ -28,9 +29,11 @@ _FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 @pytest.fixture
 def _undecided() -> Iterator[None]:
-    choose._choose.cache_clear()
+    for cached in (choose._choose, choose._compile_lookup):
+        cached.cache_clear()
     yield
-    choose._choose.cache_clear()
+    for cached in (choose._choose, choose._compile_lookup):
+        cached.cache_clear()
 
 
 def _assert_same(ggml_type: int, rows: NDArray[np.float32]) -> None:
@@ -92,7 +95,7 @@ def test_weighed_columns_and_other_types_are_ggmls() -> None:
     np.testing.assert_array_equal(found, quant.quantize_rows(Q4_K, rows, importance))
     assert (found != choose.quantize_rows(Q4_K, rows)).any()
     np.testing.assert_array_equal(choose.quantize_rows(Q4_0, rows), quant.quantize_rows(Q4_0, rows))
-    assert choose.notes([Q4_0]) == ()
+    assert choose.notes([Q4_0], is_tried=True) == choose.notes([Q4_0], is_tried=False) == ()
 
 
 @pytest.mark.usefixtures("_undecided")
@@ -104,8 +107,9 @@ def test_a_build_that_rounds_otherwise_is_told_and_left_to_ggml(
     plain = machine._module
     monkeypatch.setattr(machine, "_module", lambda emitter: _fused(str(plain(emitter))))
     assert choose.choice(ggml_type).kernel is None
-    (note,) = choose.notes([ggml_type, ggml_type])
+    (note,) = choose.notes([ggml_type, Q4_0], is_tried=True)
     assert "in its own way" in note
+    assert choose.notes([ggml_type], is_tried=False) == ()
     np.testing.assert_array_equal(
         choose.quantize_rows(ggml_type, probe_rows()), quant.quantize_rows(ggml_type, probe_rows())
     )
@@ -122,8 +126,11 @@ def test_without_llvmlite_ggml_quantises_and_the_extra_is_named(monkeypatch: pyt
     monkeypatch.setitem(sys.modules, "quantize.kernels.machine", None)
     monkeypatch.delattr("quantize.kernels.machine")
     assert choose.choice(Q4_K).kernel is None
-    assert "mm35local[fast]" in "".join(choose.notes(KERNEL_TYPES))
-    assert len(choose.notes(KERNEL_TYPES)) == 1
+    for is_tried in (True, False):
+        assert "mm35local[fast]" in "".join(choose.notes(KERNEL_TYPES, is_tried=is_tried))
+        assert len(choose.notes(KERNEL_TYPES, is_tried=is_tried)) == 1
+    codes = np.arange(256, dtype=np.uint8)
+    assert choose.decode(E4M3_TABLE, codes, is_compiled=True).tobytes() == E4M3_TABLE.tobytes()
     np.testing.assert_array_equal(choose.quantize_rows(Q4_K, probe_rows()), quant.quantize_rows(Q4_K, probe_rows()))
 
 
@@ -131,6 +138,32 @@ def test_without_llvmlite_ggml_quantises_and_the_extra_is_named(monkeypatch: pyt
 def test_other_processors_are_left_to_ggml(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platform.machine", lambda: "aarch64")
     assert choose.choice(Q4_K) == choose.Choice(None)
+
+
+@pytest.mark.usefixtures("_undecided")
+def test_nothing_is_compiled_to_tell_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "_compiled", lambda code: pytest.fail("compiled"))
+    assert choose.notes(KERNEL_TYPES, is_tried=False) == ()
+
+
+def test_little_work_is_not_worth_compiling() -> None:
+    little, much = {Q4_K: (1 << 23) - 1, Q4_0: 1 << 40}, {Q4_K: 1 << 23, Q4_0: 1 << 40}
+    assert choose.worth(little, (1 << 26) - 1, 1) == choose.Worth()
+    assert choose.worth(much, 1 << 26, 1) == choose.Worth(frozenset({Q4_K}), is_decoding=True)
+    assert choose.worth(much, 1 << 26, 2) == choose.Worth(), "all threads wait while one compiles"
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.0123, -3.4e38, 1e-44, 0.0])
+@pytest.mark.parametrize("length", [1, 31, 4097])
+def test_codes_become_the_same_numbers_bit_for_bit(scale: float, length: int) -> None:
+    """NaN, zeros of both signs and what is denormal among them."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        table = scaled_table(scale)
+    codes = np.concatenate([np.arange(256), np.random.default_rng(length).integers(0, 256, length)]).astype(np.uint8)
+    assert choose._lookup() is not None
+    ours = choose.decode(table, codes, is_compiled=True)
+    assert ours.tobytes() == choose.decode(table, codes, is_compiled=False).tobytes() == table[codes].tobytes()
+    assert choose.decode(table, codes[:0], is_compiled=True).shape == (0,)
 
 
 class _Transposing:
