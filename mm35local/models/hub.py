@@ -29,6 +29,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.utils import (  # type: ignore[attr-defined]
     build_hf_headers,
+    get_session,
     hf_raise_for_status,
     http_stream_backoff,
     tqdm,
@@ -37,6 +38,8 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
 from mm35local.errors import DownloadError
 
 _PARTIAL_CONTENT = 206
+_GATEWAY_ERRORS = (502, 503, 504)
+_PATIENCE_SECONDS = 4.0
 _HttpError: type[Exception] = HfHubHTTPError.__mro__[1]
 """Of the HTTP library that this version of huggingface_hub builds on, which says so where a host is not reached."""
 
@@ -102,6 +105,40 @@ def read_range(repo: str, file: str, revision: str, begin: int, num_bytes: int, 
     if len(data) != num_bytes:
         raise DownloadError(f"expected {num_bytes} bytes of {repo}/{file}, the hub gave {len(data)}", "try again")
     return bytes(data)
+
+
+def check_reachable(endpoint: str | None = None) -> None:
+    """Raises DownloadError, within `_PATIENCE_SECONDS` or so, where nobody answers: the library itself tries for half a
+    minute, which is for a download that is under way. Where the hub must not be asked nothing is."""
+    if constants.HF_HUB_OFFLINE:
+        return
+    url = endpoint or constants.ENDPOINT
+    try:
+        answer = get_session().head(url, timeout=_PATIENCE_SECONDS)
+    except (_HttpError, OSError) as error:
+        raise _unreachable(url, str(error) or type(error).__name__) from error
+    if answer.status_code in _GATEWAY_ERRORS:
+        raise _unreachable(url, f"it answers {answer.status_code}")
+
+
+def _unreachable(url: str, why: str) -> DownloadError:
+    return DownloadError(f"the hub, {url}, cannot be reached: {why}", "check the network and the proxy; then try again")
+
+
+def latest_revision(repo: str, endpoint: str | None = None) -> str | None:
+    """What the hub has now; None where it must not be asked. Raises DownloadError."""
+    if constants.HF_HUB_OFFLINE:
+        return None
+    with _explained(repo, "its newest revision"):
+        return HfApi(endpoint=endpoint).model_info(repo).sha
+
+
+def cached_folder(repo: str, revision: str | None = None) -> Path | None:
+    """What the hub's cache has of `revision`, or of the last one that was asked for by no name."""
+    try:
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=[], local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
 
 
 def cached_revisions(repo: str) -> list[Path]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import socket
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 from mm35local.errors import DownloadError
 from mm35local.models.catalog import ConvertOrigin, HubOrigin, Variant, WheelOrigin
 from mm35local.models.download import download, locate
-from mm35local.models.hub import download_file, list_files, read_range
+from mm35local.models.hub import check_reachable, download_file, list_files, read_range
 from tests.fakes.hub import REVISION, fake_hub
 
 MODEL = b"GGUF" + bytes(range(256)) * 500
@@ -125,3 +127,28 @@ def test_a_hub_that_is_not_there_is_no_traceback(tmp_path: Path, monkeypatch: py
     with pytest.raises(DownloadError, match="cannot be reached") as caught:
         list_files("me/tiny", "http://127.0.0.1:9")
     assert "network" in caught.value.hint
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """Takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+def test_who_does_not_answer_is_given_up_soon(
+    silent: str, hub: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_reachable(hub)
+    monkeypatch.setattr("mm35local.models.hub._PATIENCE_SECONDS", 0.2)
+    variant = Variant(quant="Q8_0", bytes=1, file="tiny.gguf", origin=HubOrigin(kind="hub", repo="me/tiny"))
+    for endpoint in (silent, "http://127.0.0.1:9"):
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", endpoint)
+        started = time.monotonic()
+        with pytest.raises(DownloadError, match="cannot be reached") as caught:
+            download(variant, tmp_path, nothing)
+        assert time.monotonic() - started < 5
+        assert endpoint in caught.value.message
+        assert "network" in caught.value.hint
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    check_reachable(silent)

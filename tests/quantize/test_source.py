@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from mm35local.errors import CheckpointError, DownloadError
+from mm35local.errors import CheckpointError, DownloadError, UsageError
 from mm35local.models.gguf_header import read_header
 from quantize import remote
 from quantize.consume import ShardSupply
@@ -144,6 +146,86 @@ def test_interrupted_a_consumed_shard_is_not_fetched_again(
     convert_and_consume(fetch_source(_REPO, hub.url), tmp_path / "out")
     assert [hub.asked.count(name) for name in consumed] == [1] * len(consumed)
     assert _ggufs(tmp_path / "out") == reference
+
+
+def _consume_in_part(hub: FakeHub, out: Path) -> Path:
+    """The folder of the cache in which a shard or two were consumed."""
+
+    def interrupt(done_bytes: int, total_bytes: int) -> None:
+        if 100 * done_bytes > 60 * total_bytes:
+            raise KeyboardInterrupt
+
+    source = fetch_source(_REPO, hub.url)
+    with pytest.raises(KeyboardInterrupt):
+        convert_and_consume(source, out, on_progress=interrupt)
+    return source.folder
+
+
+def test_a_newer_revision_is_told_and_taken_on_demand(
+    hub: FakeHub, reference: dict[str, bytes], tmp_path: Path
+) -> None:
+    old, notes = _consume_in_part(hub, tmp_path / "out"), list[str]()
+    assert fetch_source(_REPO, hub.url, on_note=notes.append).folder == old
+    assert fetch_source(_REPO, hub.url, is_latest=True, on_note=notes.append).folder == old
+    assert [note.partition(" is ")[2] for note in notes] == ["still the newest; going on with it"]
+    hub.revisions.append("e" * 40)
+    assert fetch_source(_REPO, hub.url, on_note=notes.append).folder == old
+    assert notes[-1].endswith("the hub has eeeeeeeeeeee now, which --latest takes")
+    new = fetch_source(_REPO, hub.url, is_latest=True, on_note=notes.append)
+    assert (new.folder.name, notes[-1]) == ("e" * 40, f"me/pocket: left revision {REVISION[:12]}; taking eeeeeeeeeeee")
+    assert not list(old.glob("*.head"))
+    assert fetch_source(_REPO, hub.url, on_note=notes.append) == new, "it is left for good"
+    assert len(notes) == 3
+    convert_and_consume(new, tmp_path / "out")
+    made = _ggufs(tmp_path / "out")
+    assert made.keys() == reference.keys()
+    assert {read_header(tmp_path / "out" / name).metadata["mm35local.source.revision"] for name in made} == {"e" * 40}
+
+
+def test_what_is_consumed_is_not_left_where_the_hub_fails(hub: FakeHub, tmp_path: Path) -> None:
+    old = _consume_in_part(hub, tmp_path / "out")
+    hub.revisions.append("e" * 40)
+    heads = sorted(old.glob("*.head"))
+    with pytest.raises(DownloadError, match="cannot be reached"):
+        fetch_source(_REPO, _closed_port(), is_latest=True)
+    hub.repos = {}
+    with pytest.raises(DownloadError, match="knows no repository"):
+        fetch_source(_REPO, hub.url, is_latest=True)
+    assert sorted(old.glob("*.head")) == heads != []
+
+
+def test_only_a_repository_has_a_latest_revision(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no repository of the hub"):
+        fetch_source(tmp_path, is_latest=True)
+
+
+def _closed_port() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return f"http://127.0.0.1:{taken.getsockname()[1]}"
+
+
+def test_where_nobody_answers_a_repository_that_is_whole_in_the_cache_is_taken(
+    hub: FakeHub, reference: dict[str, bytes], tmp_path: Path
+) -> None:
+    source, nobody, notes = fetch_source(_REPO, hub.url), _closed_port(), list[str]()
+    started = time.monotonic()
+    with pytest.raises(DownloadError, match="cannot be reached") as caught:
+        fetch_source(_REPO, nobody)
+    assert time.monotonic() - started < 10
+    assert "if me/pocket is a folder of yours" in caught.value.hint
+    _convert_and_keep(source, tmp_path / "out")
+    cached = fetch_source(_REPO, nobody, on_note=notes.append)
+    assert (cached.folder, cached.repo) == (source.folder, "me/pocket")
+    [note] = notes
+    assert "cannot be reached" in note
+    assert f"unchecked from the cache, revision {REVISION[:12]}" in note
+    _convert_and_keep(cached, tmp_path / "again")
+    assert _ggufs(tmp_path / "again") == reference
+    convert_and_consume(cached, tmp_path / "third")
+    assert fetch_source(_REPO, nobody).folder == source.folder, "consumed is as good as whole"
+    (source.folder / "model-00002-of-00004.safetensors.head").unlink()
+    with pytest.raises(DownloadError, match="cannot be reached"):
+        fetch_source(_REPO, nobody)
 
 
 def test_a_link_to_nothing_that_a_death_left_is_no_shard(
