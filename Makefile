@@ -50,7 +50,7 @@ screenshots: $(VENV)/.dev ## the README's pictures, taken from the app on the sm
 fuzz: $(VENV)/.dev ## 5,000 requests made from our own OpenAPI page
 	$(BIN)/python -m tests.e2e.fuzz_http
 
-fuzz-files: $(VENV)/.dev ## damaged headers of checkpoints and GGUF files, 10 minutes: make fuzz-files SECONDS=60
+fuzz-files: $(VENV)/.dev ## damaged headers and heads of checkpoints and GGUF files, 10 minutes: make fuzz-files SECONDS=60
 	$(BIN)/python -m tests.quantize.fuzz_files $(or $(SECONDS),600)
 
 $(VENV)/bin/python:

@@ -20,6 +20,7 @@ from quantize.shard import KeptBytes, StoredTensor, parse_tensors
 
 SUFFIX = ".head"
 _FORMAT = 1
+_AGAIN = "download the shard again"
 _NOTE = "what `mm35 quantize --consume` needs of a shard that is not here; keep it until the conversion is done"
 
 
@@ -35,8 +36,11 @@ class Head:
     """The shard was here, and its weights are in outputs."""
 
     def tensors(self) -> tuple[StoredTensor, ...]:
-        """As `read_shard` gives them, but without weights. Raises CheckpointError."""
-        return parse_tensors(self.path, self.header, self.file_bytes, self.kept)
+        """As `read_shard` gives them, but without weights. Raises CheckpointError, which names the head."""
+        try:
+            return parse_tensors(self.path, self.header, self.file_bytes, self.kept)
+        except CheckpointError as error:
+            raise CheckpointError(str(head_path(self.path)), error.problem, _AGAIN, error.tensor) from error
 
 
 class _Form(BaseModel):
@@ -66,9 +70,9 @@ def read_head(shard: Path) -> Head | None:
         header = form.header.encode("latin-1")
         spans = {offset: base64.b64decode(text, validate=True) for offset, text in form.kept.items()}
     except ValueError as error:
-        raise CheckpointError(str(path), f"damaged: {error!s:.200}", "download the shard again") from error
+        raise CheckpointError(str(path), f"damaged: {error!s:.200}", _AGAIN) from error
     if form.format != _FORMAT:
-        raise CheckpointError(str(path), f"format {form.format}, expected {_FORMAT}", "download the shard again")
+        raise CheckpointError(str(path), f"format {form.format}, expected {_FORMAT}", _AGAIN)
     return Head(shard, header, form.file_bytes, KeptBytes(form.identity, spans), form.is_consumed)
 
 

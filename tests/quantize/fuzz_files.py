@@ -1,6 +1,7 @@
-"""Damaged file headers, safetensors and GGUF: each is read or refused in our own words, quickly and in little memory.
+"""Damaged headers of safetensors and GGUF, and heads of shards that are not here: each is read or refused in our own
+words, quickly and in little memory.
 
-`python -m tests.quantize.fuzz_files [SECONDS] [SEED]`, 600 by default, half for each format. Hypothesis makes the
+`python -m tests.quantize.fuzz_files [SECONDS] [SEED]`, 600 by default, a third for each format. Hypothesis makes the
 damage; each format runs in a child process whose address space and CPU time are limited, so that an allocation by a
 number in the file, a hang and a crash all show, and none takes this process along.
 """
@@ -18,6 +19,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,6 +29,9 @@ from hypothesis import strategies as st
 from mm35local.errors import CheckpointError, ModelFileError
 from mm35local.models.gguf_header import read_header
 from mm35local.models.inspect import inspect_file
+from quantize.consume import consumed_head
+from quantize.fingerprint import PROBE_BYTES
+from quantize.head import SUFFIX, head_path, read_head, write_head
 from quantize.shard import read_shard
 from tests.models.gguf_bytes import Tensor, gguf, string, text, uint32
 from tests.quantize.safetensors_bytes import entry, shard_bytes
@@ -129,6 +134,34 @@ _GGUFS = _damaged(_GGUF) | st.builds(
 )
 
 
+def _head_bytes() -> bytes:
+    """Of a shard that was consumed."""
+    with tempfile.TemporaryDirectory() as folder:
+        shard = Path(folder) / "x.safetensors"
+        shard.write_bytes(_SHARD)
+        write_head(consumed_head(shard, read_shard(shard)))
+        return head_path(shard).read_bytes()
+
+
+_HEAD = _head_bytes()
+_FORM = json.loads(_HEAD)
+_FIELDS = {
+    "format": st.just(1) | _JSON,
+    "file_bytes": st.just(_FORM["file_bytes"]) | st.integers(0, 400) | _NUMBERS | _JSON,
+    "is_consumed": st.booleans() | _JSON,
+    "identity": st.text(max_size=4) | _JSON,
+    "header": st.just(_FORM["header"]) | _HEADERS.map(json.dumps) | st.text(max_size=20) | _JSON,
+    "kept": st.just(_FORM["kept"])
+    | st.dictionaries(
+        st.integers(-1, 400).map(str) | st.text(max_size=4), st.text(max_size=8) | st.just("eHg="), max_size=3
+    )
+    | _JSON,
+}
+_HEADS = _damaged(_HEAD) | st.fixed_dictionaries({}, optional=_FIELDS).map(
+    lambda fields: json.dumps(_FORM | fields).encode()
+)
+
+
 # --- the readers ---
 
 
@@ -141,6 +174,17 @@ def _try_shard(path: Path) -> None:
     assert end <= path.stat().st_size, "a tensor ends beyond the file"
 
 
+def _try_head(path: Path) -> None:
+    """Raises CheckpointError, which names the head. What it tells lies inside the shard that it speaks of."""
+    shard = path.with_name(path.name.removesuffix(SUFFIX))
+    head = read_head(shard)
+    assert head is not None, "it is there"
+    for tensor in head.tensors():
+        assert tensor.offset + tensor.num_bytes <= head.file_bytes, "a tensor ends beyond the shard"
+        with suppress(CheckpointError):  # too little was kept for a check, which asks only when it needs it
+            assert len(tensor.first_bytes(PROBE_BYTES)) == min(PROBE_BYTES, tensor.num_bytes)
+
+
 def _try_gguf(path: Path) -> None:
     """Raises ModelFileError, which names file and offset."""
     for tensor in read_header(path).tensors:
@@ -150,6 +194,7 @@ def _try_gguf(path: Path) -> None:
 
 _FORMATS: dict[str, tuple[st.SearchStrategy[bytes], Callable[[Path], None], str]] = {
     "safetensors": (_SHARDS, _try_shard, ".safetensors"),
+    "heads": (_HEADS, _try_head, f".safetensors{SUFFIX}"),
     "gguf": (_GGUFS, _try_gguf, ".gguf"),
 }
 
@@ -191,11 +236,11 @@ def _run_child(format_: str, seconds: float, least: int, first_seed: int) -> Fin
         return findings.total < least or time.monotonic() < end
 
     def check(data: bytes) -> None:
-        """A file that takes longer than its time ends the child by SIGALRM."""
+        """A file that takes longer than its time, the CPU's, ends the child by SIGPROF: a busy machine is no hang."""
         if is_wanted():
-            signal.alarm(_SECONDS_EACH)
+            signal.setitimer(signal.ITIMER_PROF, _SECONDS_EACH)
             _one_file(attempt, path, data, findings)
-            signal.alarm(0)
+            signal.setitimer(signal.ITIMER_PROF, 0)
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"x{suffix}"

@@ -9,7 +9,7 @@ import pytest
 from tests.quantize.fuzz_files import Findings, _one_file, fuzz
 
 
-@pytest.mark.parametrize("format_", ["safetensors", "gguf"])
+@pytest.mark.parametrize("format_", ["safetensors", "heads", "gguf"])
 def test_damaged_headers_are_refused_in_our_own_words(format_: str) -> None:
     findings = fuzz(format_, least=400, first_seed=35)
     assert findings.total >= 400
