@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from mm35local.errors import LoadFailed
 from mm35local.models.memory import image_bytes
 from mm35local.native.buffers import BufferLog
 from mm35local.native.library import Library
@@ -26,6 +29,8 @@ def test_an_image_takes_a_little_less_than_planned(tmp_path: Path) -> None:
     buffers, lines = BufferLog(), list[str]()
     library = Library(lambda line: lines.append(buffers.read(line)))
     model = Model(library, file.path)
+    with pytest.raises(LoadFailed, match=r"GPU 99, and llama\.cpp finds \d+"):
+        VisionEncoder(library, mmproj, model, gpu=99, num_threads=1, max_image_tokens=1024)
     VisionEncoder(library, mmproj, model, gpu=None, num_threads=1, max_image_tokens=1024).close()
     model.close()
     library.close()
