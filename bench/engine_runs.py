@@ -47,11 +47,12 @@ def embedded() -> Path:
     return locate(variant, paths.models_dir()) or download(variant, paths.models_dir(), lambda done, total: None)
 
 
-def open_engine(model: Path, log: Path, speculate: str) -> EngineClient:
-    """With 8,192 cells in RAM, as `mm35 serve` plans it."""
+def open_engine(model: Path, log: Path, speculate: str, num_slots: int = 8) -> EngineClient:
+    """With 8,192 cells in RAM, as `mm35 serve --parallel NUM_SLOTS` plans it."""
     machine = Machine((), free_ram_bytes())
-    plan = make_plan(from_header(read_header(model)), machine, Wish(n_ctx=8192))
-    return EngineClient(configure(EngineConfig(model, log, plan.n_ctx, speculate=speculate), plan, machine))
+    plan = make_plan(from_header(read_header(model)), machine, Wish(n_ctx=8192, num_slots=num_slots))
+    asked = EngineConfig(model, log, plan.n_ctx, num_slots=num_slots, speculate=speculate)
+    return EngineClient(configure(asked, plan, machine))
 
 
 async def load(engine: EngineClient) -> None:

@@ -1,7 +1,7 @@
 """What speculation brings and costs: `python -m bench.speculate [--rounds N] [--model GGUF]`.
 
-Two engines on the embedded model, one that guesses and one that does not, answer the same requests in turn: an edit of
-code that repeats most of its prompt, and text drawn at random, where no guess can be right.
+Engines that guess and engines that do not, as `mm35 serve --parallel 1` (and 4) plans them, answer the same requests in
+turn: edits of code that repeat most of a file, and text drawn at random, where no guess can be right.
 """
 
 from __future__ import annotations
@@ -23,10 +23,12 @@ from bench.results_file import write
 from mm35local.engine.client import EngineClient
 from mm35local.types import SamplingParams
 
-_CODE = Path(__file__).parents[1] / "mm35local" / "engine" / "restart.py"
-_NAMES = ("DeathRow", "Deaths", "DeathCount")
-_EDIT = "{0}\n# The same file, with class {1[0]} renamed to {1[1]}:\n\n{2}\n# And with {1[1]} renamed to {1[2]}:\n\n{3}"
-"""Shown once before, as a conversation about a file has it, the model goes on copying."""
+_ROOT = Path(__file__).parents[1]
+_EDITS = (("mm35local/tui/days.py", "day", "date"), ("bench/results_file.py", "RESULTS", "RESULT_DIR"))
+"""A file, a name in it and what it shall be called."""
+_EDIT = "Here is a file:\n\n```python\n{0}```\n\nThe same file with `{1}` renamed to `{2}`:\n\n```python\n{3}"
+_NUM_FIRST_LINES = 3
+"""Of the answer, given: a small model goes on copying then."""
 _LEAST_REPEATED = 4
 """Tokens in a row that count as repeated."""
 
@@ -41,16 +43,23 @@ def main() -> None:
 
 async def _main(model: Path, num_rounds: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        engines = {name: open_engine(model, Path(folder) / f"{name}.log", name) for name in ("off", "auto")}
+        engines = {
+            (speculate, num_slots): open_engine(
+                model, Path(folder) / f"{speculate}-{num_slots}.log", speculate, num_slots
+            )
+            for num_slots in (1, 4)
+            for speculate in ("off", "auto")
+        }
         try:
             for engine in engines.values():
                 await load(engine)
-            workloads = await _workloads(engines["off"])
+            workloads = await _workloads(engines["off", 1])
             runs: dict[tuple[str, str], list[Run]] = defaultdict(list)
             for _ in range(num_rounds):
                 for workload in workloads:
-                    for name, engine in engines.items():
-                        runs[workload.name, name].append(await run(engine, workload))
+                    for speculate in ("off", "auto"):
+                        engine = engines[speculate, workload.num_streams]
+                        runs[workload.name, speculate].append(await run(engine, workload))
         finally:
             for engine in engines.values():
                 await engine.aclose()
@@ -58,19 +67,22 @@ async def _main(model: Path, num_rounds: int) -> None:
 
 
 async def _workloads(engine: EngineClient) -> list[Workload]:
-    code = _CODE.read_text()
-    first, second, third = (code.replace(_NAMES[0], name) for name in _NAMES)
-    start = "".join(third.splitlines(keepends=True)[:4])
-    edit = tuple(await engine.tokenize([_EDIT.format(first, _NAMES, second, start)]))
-    story = tuple(await engine.tokenize(["Once upon a time there was a"]))
     greedy = SamplingParams(temperature=0, max_tokens=160, ignore_eos=True)
     drawn = SamplingParams(temperature=1.5, seed=7, max_tokens=96, ignore_eos=True)
+    edits = [(Path(file).name, tuple(await engine.tokenize([_edit(file, *names)]))) for file, *names in _EDITS]
+    story = tuple(await engine.tokenize(["Once upon a time there was a"]))
     return [
-        Workload("code edit, 1 stream", edit, greedy),
-        Workload("code edit, 4 streams", edit, greedy, num_streams=4),
+        *(Workload(f"edit of {name}, 1 stream", edit, greedy) for name, edit in edits),
+        *(Workload(f"edit of {name}, 4 streams", edit, greedy, num_streams=4) for name, edit in edits),
         Workload("random text, 1 stream", story, drawn),
         Workload("random text, 4 streams", story, drawn, num_streams=4),
     ]
+
+
+def _edit(file: str, name: str, new_name: str) -> str:
+    code = (_ROOT / file).read_text()
+    start = "".join(code.splitlines(keepends=True)[:_NUM_FIRST_LINES])
+    return _EDIT.format(code, name, new_name, start)
 
 
 def _repeated(prompt: Sequence[int], answer: Sequence[int]) -> float:

@@ -72,9 +72,9 @@ class Settings(BaseSettings):
     looks them up."""
     draft: Path | None = None
     """A small GGUF with the same vocabulary that guesses ahead."""
-    flash_attention: bool = True
-    """Off: attention as matrix products, which takes more memory and f16 KV. On a CPU one long conversation is answered
-    faster then, and many short ones slower."""
+    flash_attention: bool | None = None
+    """False: attention as matrix products, which takes more memory and f16 KV. On a CPU one conversation is answered
+    faster then, and many at a time slower; None takes it there if `parallel` is 1, and the flash kernel else."""
     rpc: str = ""
     """`mm35 rpc-worker`s that lend their devices, as HOST:PORT with commas between them."""
     gpu: bool | None = None

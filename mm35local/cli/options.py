@@ -47,7 +47,7 @@ FlashAttention = Annotated[
     bool | None,
     typer.Option(
         "--flash-attention/--no-flash-attention",
-        help="Off: faster deep in one long context on a CPU, slower else.",
+        help="Off: faster for one conversation on a CPU (so with --parallel 1), slower else.",
         rich_help_panel=_ENGINE,
     ),
 ]

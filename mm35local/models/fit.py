@@ -44,7 +44,7 @@ class Option:
 
 def list_options(geometries: Mapping[str, Geometry], machine: Machine, wish: Wish) -> list[Option]:
     """Every quant with every KV type asked for, as long a context as fits unless the wish names one."""
-    kv_types = (wish.kv_type,) if wish.kv_type else KV_TYPES if wish.flash_attention else ("f16",)
+    kv_types = (wish.kv_type,) if wish.kv_type else KV_TYPES if wish.has_flash else ("f16",)
     return [
         _option(quant, kv_type, geometry, machine, replace(wish, kv_type=kv_type))
         for quant, geometry in geometries.items()

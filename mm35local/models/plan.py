@@ -38,11 +38,16 @@ class Wish:
     use_gpu: bool | None = None
     n_batch: int = 512
     num_slots: int = 8
-    flash_attention: bool = True
+    flash_attention: bool | None = None
+    """None: by the flash kernel, but as matrix products where a CPU computes one conversation at a time."""
     vision_bytes: int = 0
     """The vision tower with its largest image: `Projector.needed_bytes`."""
     draft: Geometry | None = None
     """A small model that guesses ahead."""
+
+    @property
+    def has_flash(self) -> bool:
+        return self.flash_attention is not False
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +181,7 @@ def _plans(geometry: Geometry, machine: Machine, wish: Wish) -> Iterator[Plan]:
         partly = [plan for kv_type in _kv_types(wish) for plan in _offloaded(geometry, machine, wish, kv_type)]
         yield from sorted(partly, key=lambda plan: -plan.decode)
     if wish.use_gpu is not True:
+        yield from _one_conversation(geometry, machine, wish)
         for kv_type in _kv_types(wish):
             yield from _in_ram(geometry, machine, wish, kv_type)
 
@@ -190,7 +196,7 @@ def _check(geometry: Geometry, machine: Machine, wish: Wish) -> None:
         wish.split,
         geometry.shape,
         len(machine.gpus),
-        flash_attention=wish.flash_attention,
+        flash_attention=wish.has_flash,
         kv_type=wish.kv_type or "f16",
     )
     if wish.split in (Split.ROW, Split.TENSOR) and machine.has_remote:
@@ -200,7 +206,7 @@ def _check(geometry: Geometry, machine: Machine, wish: Wish) -> None:
 def _kv_types(wish: Wish) -> tuple[str, ...]:
     if wish.kv_type is not None:
         return (wish.kv_type,)
-    return _AUTOMATIC_KV if wish.flash_attention else ("f16",)
+    return _AUTOMATIC_KV if wish.has_flash else ("f16",)
 
 
 def _on_gpus(geometry: Geometry, machine: Machine, wish: Wish, kv_type: str) -> Plan | None:
@@ -248,7 +254,7 @@ def place_beside(wish: Wish, n_ctx: int, gpus: Sequence[Gpu]) -> Beside:
     """On the card of this machine with most room, of those that the model is on; else in RAM."""
     ours = [index for index, gpu in enumerate(gpus) if not gpu.link]
     needed = wish.vision_bytes + draft_bytes(
-        wish.draft, n_ctx, wish.n_batch, wish.num_slots, flash_attention=wish.flash_attention
+        wish.draft, n_ctx, wish.n_batch, wish.num_slots, flash_attention=wish.has_flash
     )
     if not ours:
         return Beside(None, 0, needed)
@@ -273,9 +279,22 @@ def _offloaded(geometry: Geometry, machine: Machine, wish: Wish, kv_type: str) -
         return
 
 
+def _one_conversation(geometry: Geometry, machine: Machine, wish: Wish) -> Iterator[Plan]:
+    """In RAM by matrix products, where that takes nothing from the context.
+
+    llama.cpp's flash kernel takes rows one by one on a CPU: products answer several times as fast deep in a context,
+    and many times with drafts (`bench.attention`, `bench.speculate`). But they pass over everybody's cells.
+    """
+    if wish.flash_attention is not None or wish.num_slots > 1 or wish.kv_type not in (None, "f16"):
+        return
+    longest = max((plan.n_ctx for plan in _in_ram(geometry, machine, wish, "f16")), default=0)
+    products = _in_ram(geometry, machine, replace(wish, flash_attention=False), "f16")
+    yield from (plan for plan in products if plan.n_ctx >= longest > 0)
+
+
 def _in_ram(geometry: Geometry, machine: Machine, wish: Wish, kv_type: str) -> Iterator[Plan]:
     """KV and buffers in half of the RAM that is left after the weights, if that is enough."""
-    if not wish.flash_attention:
+    if not wish.has_flash:
         wish = replace(wish, n_batch=min(wish.n_batch, _PRODUCTS_BATCH))
 
     def at(n_ctx: int) -> Plan:
@@ -323,7 +342,7 @@ def _settle(
         settled.kv_type,
         split,
         wish.n_batch,
-        wish.flash_attention,
+        wish.has_flash,
         gpus,
         shares,
         num_cpu_layers,
@@ -347,7 +366,7 @@ def _settle(
 
 
 def _compute_bytes(geometry: Geometry, wish: Wish, kv_type: str, n_ctx: int) -> int:
-    flash, n_seq = wish.flash_attention, memory.num_sequences(wish.num_slots)
+    flash, n_seq = wish.has_flash, memory.num_sequences(wish.num_slots)
     return memory.compute_bytes(geometry.shape, kv_type, n_ctx, wish.n_batch, flash_attention=flash, n_seq=n_seq)
 
 

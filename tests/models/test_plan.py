@@ -76,6 +76,34 @@ def test_little_ram_shortens_the_context_and_leaves_half() -> None:
     assert make_plan(TINY, ram(HOST_RESERVE_BYTES * 2 + (20 << 20))).n_ctx < 8192
 
 
+@pytest.mark.parametrize(
+    ("wish", "flash"),
+    [
+        (Wish(num_slots=1), False),
+        (Wish(num_slots=2), True),
+        (Wish(num_slots=1, flash_attention=True), True),
+        (Wish(num_slots=1, kv_type="q8_0"), True),
+        (Wish(num_slots=1, kv_type="f16"), False),
+        (Wish(num_slots=2, flash_attention=False), False),
+    ],
+)
+def test_one_conversation_on_a_cpu_is_computed_by_matrix_products(wish: Wish, *, flash: bool) -> None:
+    assert make_plan(TINY, ram(64 << 30), wish).flash_attention is flash
+
+
+def test_one_conversation_on_a_card_is_computed_by_the_flash_kernel() -> None:
+    assert make_plan(TINY, Machine(parse_gpus("1xh100"), 64 << 30), Wish(num_slots=1)).flash_attention
+
+
+def test_no_context_is_given_up_for_matrix_products() -> None:
+    wish = Wish(num_slots=1, n_ctx=8192)
+    with_flash = make_plan(TINY, ram(64 << 30), replace(wish, flash_attention=True)).needed_bytes
+    with_products = make_plan(TINY, ram(64 << 30), wish).needed_bytes
+    assert with_products > with_flash
+    assert make_plan(TINY, ram(with_flash), wish).flash_attention
+    assert not make_plan(TINY, ram(with_products), wish).flash_attention
+
+
 def test_without_flash_attention_a_step_on_a_cpu_has_fewer_rows() -> None:
     plan = make_plan(TINY, ram(64 << 30), Wish(flash_attention=False))
     assert (plan.flash_attention, plan.n_batch, plan.n_ctx) == (False, 256, 8192)
