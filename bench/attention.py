@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from bench.results_file import report
@@ -40,8 +41,8 @@ def main() -> None:
     samples: dict[str, list[float]] = defaultdict(list)
     for _ in range(asked.rounds):
         for way, flash_attention in _WAYS.items():
-            with multiprocessing.get_context("spawn").Pool(1) as pool:
-                measured = pool.apply(_measure, (asked.model, asked.threads, flash_attention))
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+                measured = pool.submit(_measure, asked.model, asked.threads, flash_attention).result()
             for name, milliseconds in measured.items():
                 samples[f"{name}, {way}"].append(milliseconds)
     report("attention", "ms", dict(sorted(samples.items())))

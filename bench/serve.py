@@ -139,11 +139,12 @@ def _report(name: str, setting: Setting, contenders: Sequence[str], samples: Sam
 
 
 def _other_rows(path: Path, setting: Setting, rows: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:
-    """What the file says of workloads that were not run now, on the same model with as many threads."""
+    """What the file says of workloads that were not run now, on the same model with as many threads of this machine."""
     if not path.exists():
         return []
     known = json.loads(path.read_text())
-    if (known["model"], known["threads"]) != (setting.model.name, setting.threads):
+    here = {**machine(), "date": known["machine"]["date"]}
+    if (known["model"], known["threads"], known["machine"]) != (setting.model.name, setting.threads, here):
         return []
     fresh = {row["workload"] for row in rows}
     return [row for row in known["rows"] if row["workload"] not in fresh]

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
@@ -45,8 +46,8 @@ def main() -> None:
     arguments.add_argument("--steps", type=int, default=100)
     asked = arguments.parse_args()
     sleep_at_barriers()  # read when llama.cpp is loaded, so what computes is a process of its own, as the worker is
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        report("step", "us", pool.apply(_measure, (asked.model, asked.threads, asked.steps)))
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        report("step", "us", pool.submit(_measure, asked.model, asked.threads, asked.steps).result())
 
 
 def _measure(model: Path, num_threads: int, num_steps: int) -> dict[str, list[float]]:
