@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
@@ -36,6 +35,8 @@ def bench(
     as_json: Json = False,
 ) -> None:
     """Measure load time, prefill and decode, one stream and many, against the memory's bandwidth."""
+    import asyncio
+
     from mm35local.cli.prepare import prepare
     from mm35local.cli.serve import engine_config
     from mm35local.models.bandwidth import copy_bandwidth

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 import sys
@@ -138,6 +137,8 @@ def _question(prompt: str | None) -> str:
 
 def _launch(wish: Settings) -> tuple[Launch | None, str | None]:
     """How to start a server where the running one will not do, and why that model. (None, None): use what runs."""
+    import asyncio
+
     from mm35local import paths
     from mm35local.cli.prepare import choose, fetch
     from mm35local.tui.attach import Launch

@@ -8,7 +8,6 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.resources import files
 from string import Template
 from typing import Annotated, Any
 
@@ -38,6 +37,8 @@ def register(app: typer.Typer) -> None:
 
 
 def clients() -> dict[str, Client]:
+    from importlib.resources import files
+
     found = tomllib.loads(files("mm35local.cli").joinpath("clients.toml").read_text("utf-8"))
     return {name: Client(**fields) for name, fields in found.items()}
 
