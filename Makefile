@@ -8,7 +8,8 @@ export CMAKE_ARGS ?= -DGGML_RPC=ON
 KEEP_STORES := -fno-tree-dse -fno-dse
 export CXXFLAGS += $(shell printf '' | $(CXX) -Werror $(KEEP_STORES) -x c++ -fsyntax-only - 2>/dev/null && echo '$(KEEP_STORES)')
 
-.PHONY: chat serve test check static format clients web screenshots fuzz fuzz-files clean help
+.PHONY: chat serve test check static format clients web screenshots fuzz fuzz-files clean help FORCE
+.DELETE_ON_ERROR:
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -61,6 +62,16 @@ $(VENV)/bin/python:
 $(VENV)/.run: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --constraint constraints.txt --editable .
 	@touch $@
+
+# pip keeps one build, whatever the flags. Flags that are asked for, and are not those of the last build, go past it.
+ifneq ($(origin CMAKE_ARGS),file)
+$(VENV)/.run: $(VENV)/.cmake-args
+endif
+$(VENV)/.cmake-args: $(VENV)/bin/python FORCE
+	@test "$$(cat $@ 2>/dev/null)" = "$$CMAKE_ARGS" || { \
+		$(BIN)/python -m pip install --constraint constraints.txt --force-reinstall --no-deps --no-cache-dir \
+			--no-binary llama-cpp-python llama-cpp-python && echo "$$CMAKE_ARGS" > $@; }
+FORCE:
 
 $(VENV)/.dev: $(VENV)/.run
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
