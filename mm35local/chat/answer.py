@@ -46,8 +46,12 @@ class Answer:
         """Fed, none after a stop string."""
 
     @property
+    def stop(self) -> str | None:
+        """The stop string that was found. Nothing comes after it."""
+        return self._stops.found
+
+    @property
     def is_stopped(self) -> bool:
-        """Was a stop string found? Nothing comes after it."""
         return self._stops.is_found
 
     @property

@@ -14,7 +14,12 @@ class StopStrings:
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = tuple(filter(None, stops))
         self._held = ""
-        self.is_found = False
+        self.found: str | None = None
+        """The one that ended the text."""
+
+    @property
+    def is_found(self) -> bool:
+        return self.found is not None
 
     def feed(self, text: str) -> str:
         """The part that no stop string can reach any more. After a hit (`is_found`) always empty."""
@@ -23,9 +28,10 @@ class StopStrings:
         if not self._stops:
             return text
         text = self._held + text
-        start = self._first_hit(text)
-        if start is not None:
-            self.is_found, self._held = True, ""
+        hit = self._first_hit(text)
+        if hit is not None:
+            start, self.found = hit
+            self._held = ""
             return text[:start]
         num_held = self._num_undecided(text)
         self._held = text[len(text) - num_held :]
@@ -36,9 +42,10 @@ class StopStrings:
         held, self._held = self._held, ""
         return held
 
-    def _first_hit(self, text: str) -> int | None:
-        hits = [(start + len(stop), start) for stop in self._stops if (start := text.find(stop)) >= 0]
-        return min(hits)[1] if hits else None
+    def _first_hit(self, text: str) -> tuple[int, str] | None:
+        """Where it begins, and which."""
+        hits = [(start + len(stop), start, stop) for stop in self._stops if (start := text.find(stop)) >= 0]
+        return min(hits)[1:] if hits else None
 
     def _num_undecided(self, text: str) -> int:
         """Length of the longest end of `text` that begins a stop string."""

@@ -67,6 +67,8 @@ class Done:
     """Of `usage.num_completion_tokens`; OpenAI's `reasoning_tokens`."""
     warnings: tuple[str, ...] = ()
     """What was odd about the answer or could not be enforced: for the log, and for a client that wants to know."""
+    stop: str | None = None
+    """The stop string that ended it."""
 
 
 TurnEvent = Started | Prefill | Scores | TextDelta | ThinkingDelta | ToolCallDelta | Done
@@ -132,6 +134,7 @@ class _Events:
             answer.tool_calls,
             answer.num_thinking_tokens,
             (*self._warnings, *answer.warnings),
+            answer.stop,
         )
 
 

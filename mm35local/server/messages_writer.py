@@ -35,19 +35,18 @@ class MessagesWriter:
     def take(self, index: int, event: TurnEvent) -> Iterator[bytes]:
         if isinstance(event, Started):
             usage = Usage(event.num_prompt_tokens, 0, event.num_cached_tokens)
-            yield _frame({"type": "message_start", "message": self._message([], None, _usage(usage))})
+            yield _frame({"type": "message_start", "message": self._message([], _ending(None), _usage(usage))})
             yield self.ping
         for change in self._blocks.take(event):
             yield from _frames(change)
         if isinstance(event, Done):
             self._done = event
-            delta = {"stop_reason": _STOP_REASONS[event.finish_reason], "stop_sequence": None}
-            yield _frame({"type": "message_delta", "delta": delta, "usage": _usage(event.usage)})
+            yield _frame({"type": "message_delta", "delta": _ending(event), "usage": _usage(event.usage)})
 
     def whole(self) -> dict[str, Any]:
         assert self._done is not None, "the turn has ended"
         content = [_content(block) for block in self._blocks.all]
-        return self._message(content, _STOP_REASONS[self._done.finish_reason], _usage(self._done.usage))
+        return self._message(content, _ending(self._done), _usage(self._done.usage))
 
     def end(self) -> bytes:
         return _frame({"type": "message_stop"})
@@ -55,17 +54,24 @@ class MessagesWriter:
     def failed(self, problem: Problem) -> bytes:
         return _frame(problem.anthropic_body)
 
-    def _message(self, content: list[Any], stop_reason: str | None, usage: dict[str, int]) -> dict[str, Any]:
+    def _message(self, content: list[Any], ending: dict[str, str | None], usage: dict[str, int]) -> dict[str, Any]:
         return {
             "id": self._id,
             "type": "message",
             "role": "assistant",
             "model": self._model,
             "content": content,
-            "stop_reason": stop_reason,
-            "stop_sequence": None,
+            **ending,
             "usage": usage,
         }
+
+
+def _ending(done: Done | None) -> dict[str, str | None]:
+    """Why it ended; all null of one that has not."""
+    if done is None:
+        return {"stop_reason": None, "stop_sequence": None}
+    reason = _STOP_REASONS[done.finish_reason] if done.stop is None else "stop_sequence"
+    return {"stop_reason": reason, "stop_sequence": done.stop}
 
 
 def _frame(payload: dict[str, Any]) -> bytes:

@@ -34,6 +34,12 @@ def test_text_ends_before_the_stop_string(stops: list[str], pieces: list[str], t
     assert run(stops, pieces) == (text, is_found)
 
 
+def test_the_one_that_ended_the_text_is_known() -> None:
+    strings = StopStrings(["b", "abcd", "cd"])
+    assert (strings.feed("xa"), strings.found) == ("x", None)
+    assert (strings.feed("bcd"), strings.found) == ("a", "b")
+
+
 def test_only_what_may_become_a_stop_string_is_held_back() -> None:
     strings = StopStrings(["</answer>"])
     assert strings.feed("text <") == "text "

@@ -82,7 +82,7 @@ async def test_the_prompt_is_the_dialect_s() -> None:
 async def test_a_stop_string_cancels_and_counts_no_token_after_it() -> None:
     engine = fake(Script(steps("one END two", 4), num_drafted=4, num_accepted=3, is_endless=True))
     done = (await run(engine, Turn(HI, SamplingParams(), ("END",))))[-1]
-    assert done == Done(FinishReason.STOP, Usage(NUM_PROMPT_TOKENS, len("one END"), 0, 4, 3), "one ", "")
+    assert done == Done(FinishReason.STOP, Usage(NUM_PROMPT_TOKENS, len("one END"), 0, 4, 3), "one ", "", stop="END")
     assert engine.records[0].is_cancelled
 
 

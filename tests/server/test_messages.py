@@ -63,6 +63,14 @@ async def test_the_sequence_of_events(here: Here) -> None:
     assert found[-2]["usage"]["output_tokens"] == len(ANSWER.encode())
 
 
+async def test_the_stop_sequence_that_ended_it_is_named(here: Here) -> None:
+    body = await ask(here, stop_sequences=["never", "wör"])
+    assert body["content"] == [{"type": "text", "text": "Hello, "}]
+    assert (body["stop_reason"], body["stop_sequence"]) == ("stop_sequence", "wör")
+    found = await events(here, stop_sequences=["never", "wör"])
+    assert found[-2]["delta"] == {"stop_reason": "stop_sequence", "stop_sequence": "wör"}
+
+
 async def test_thinking_is_a_block_of_its_own() -> None:
     engine = fake_engine(THINKS)
     async with running(engine, served_model(mistral_metadata())) as here:
