@@ -31,9 +31,9 @@ async def chat_completions(request: Request) -> Response:
         service.model.id,
         num_choices=asked.n or 1,
         wants_usage=asked.wants_usage,
-        wants_progress=asked.return_progress,
+        wants_progress=bool(asked.return_progress),
         thinking_field=service.model.thinking_field,
     )
     choices = [service.answer(each, "chat", client_of(request)) for each in with_own_seeds(turn, asked.n or 1)]
-    headers = note_headers(asked.effort, dialect, asked.tool_notes)
+    headers = note_headers(asked.effort, dialect, asked.tool_notes, has_tools=bool(asked.tools))
     return await respond(request, choices, writer, streams=bool(asked.stream), headers=headers)

@@ -103,7 +103,7 @@ class ChatRequest(SamplingFields, EffortFields):
     response_format: Any = None
     logprobs: bool | None = None
     top_logprobs: NumLogprobs = None
-    return_progress: bool = False
+    return_progress: bool | None = None
     """llama.cpp's: tell in the stream how far the prompt is."""
 
     @model_validator(mode="after")
@@ -121,7 +121,7 @@ class ChatRequest(SamplingFields, EffortFields):
     @property
     def wants_usage(self) -> bool:
         """Only asked of streams: an answer in one piece always has it."""
-        return self.stream_options is not None and self.stream_options.include_usage
+        return self.stream_options is not None and bool(self.stream_options.include_usage)
 
     @property
     def tool_notes(self) -> tuple[str, ...]:

@@ -89,7 +89,7 @@ async def completions(request: Request) -> Response:
         for parts in asked.prompts(dialect, service.model.metadata)
         for each in with_own_seeds(turn, asked.n or 1)
     ]
-    wants_usage = asked.stream_options is not None and asked.stream_options.include_usage
+    wants_usage = asked.stream_options is not None and bool(asked.stream_options.include_usage)
     writer = CompletionWriter(
         service.model.id, num_choices=asked.n or 1, num_answers=len(choices), wants_usage=wants_usage
     )

@@ -19,12 +19,17 @@ def read_format(given: Any, field: str) -> ResponseFormat | None:
     return _READERS[kind](given, field)
 
 
+def _object(given: Mapping[str, Any], field: str) -> ResponseFormat:
+    """llama.cpp's clients send a schema with it."""
+    return _schema(given, field) if given.get("schema") else JsonObject()
+
+
 def _schema(given: Mapping[str, Any], field: str) -> ResponseFormat:
     """Chat nests the schema one level deeper than the others."""
     nested = given.get("json_schema")
     schema = (nested if isinstance(nested, dict) else given).get("schema")
     if not isinstance(schema, dict):
-        raise RequestError(f"{field}: json_schema needs a schema", field)
+        raise RequestError(f"{field}: the schema is missing or no object", field)
     return JsonSchema(schema)
 
 
@@ -37,7 +42,7 @@ def _grammar(given: Mapping[str, Any], field: str) -> ResponseFormat:
 
 _READERS: Mapping[str, Callable[[Mapping[str, Any], str], ResponseFormat | None]] = {
     "text": lambda given, field: None,
-    "json_object": lambda given, field: JsonObject(),
+    "json_object": _object,
     "json_schema": _schema,
     "grammar": _grammar,
 }

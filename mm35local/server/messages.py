@@ -28,7 +28,7 @@ async def messages(request: Request) -> Response:
     dialect = service.dialect()
     await service.images.read(asked.contents)
     turn = asked.turn(service.sampling_for(asked), datetime.now().astimezone())
-    headers = note_headers(asked.effort, dialect, asked.tool_notes)
+    headers = note_headers(asked.effort, dialect, asked.tool_notes, has_tools=bool(asked.tools))
     events = service.answer(turn, "messages", client_of(request))
     return await respond(
         request, [events], MessagesWriter(service.model.id), streams=bool(asked.stream), headers=headers

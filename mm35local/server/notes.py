@@ -12,8 +12,13 @@ _log = logging.getLogger(__name__)
 _HEADER = "X-MM35-Note"
 
 
-def note_headers(effort: Effort, dialect: Dialect, more: Sequence[str] = ()) -> dict[str, str]:
+def note_headers(
+    effort: Effort, dialect: Dialect, more: Sequence[str] = (), *, has_tools: bool = False
+) -> dict[str, str]:
+    """`has_tools`: did the request offer any?"""
     notes = list(more)
+    if has_tools and not dialect.has_tools:
+        notes.append("this model knows no tools: they were not used")
     if effort is Effort.HIGH and not dialect.has_effort:
         notes.append("this model has no reasoning effort: reasoning_effort was not used")
     if not notes:

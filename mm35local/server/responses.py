@@ -28,6 +28,6 @@ async def responses(request: Request) -> Response:
     await service.images.read(asked.contents)
     turn, notes = asked.turn(service.sampling_for(asked), datetime.now().astimezone())
     writer = ResponsesWriter(service.model.id, asked.echo)
-    headers = note_headers(asked.effort, dialect, notes)
+    headers = note_headers(asked.effort, dialect, notes, has_tools=bool(asked.tools))
     events = service.answer(turn, "responses", client_of(request))
     return await respond(request, [events], writer, streams=bool(asked.stream), headers=headers)

@@ -40,10 +40,11 @@ class ResponsesWriter:
         if isinstance(event, Started):
             yield self._frame("response.created", response=self._response("in_progress"))
             yield self._frame("response.in_progress", response=self._response("in_progress"))
+        if isinstance(event, Done):
+            self._done = event
         for change in self._blocks.take(event):
             yield from self._frames(change)
         if isinstance(event, Done):
-            self._done = event
             yield self._frame(f"response.{self._status}", response=self.whole())
 
     def whole(self) -> dict[str, Any]:
@@ -89,8 +90,12 @@ class ResponsesWriter:
         yield self._frame(f"{name}.done", **where, **_position(block, block.scores), **more, **{field: block.text})
         if block.kind is not Kind.CALL:
             yield self._frame("response.content_part.done", **where, content_index=0, part=part_of(block))
-        item = item_of(block, self._item_id(block), "completed")
-        yield self._frame("response.output_item.done", output_index=block.index, item=item)
+        yield self._frame("response.output_item.done", output_index=block.index, item=self._item(block))
+
+    def _item(self, block: Block) -> dict[str, Any]:
+        """A closed one: the last of an answer that was cut short is incomplete as the answer is."""
+        is_last = self._done is not None and block is self._blocks.all[-1]
+        return item_of(block, self._item_id(block), self._status if is_last else "completed")
 
     def _item_id(self, block: Block) -> str:
         prefix = {Kind.THINKING: "rs", Kind.TEXT: "msg", Kind.CALL: "fc"}[block.kind]
@@ -102,7 +107,7 @@ class ResponsesWriter:
         return {
             **self._head,
             "status": status,
-            "output": [item_of(block, self._item_id(block), "completed") for block in blocks],
+            "output": [self._item(block) for block in blocks],
             "error": None,
             "incomplete_details": {"reason": "max_output_tokens"} if status == "incomplete" else None,
             "usage": _usage(self._done) if self._done else None,

@@ -38,7 +38,7 @@ NumLogprobs = Annotated[int | None, Field(ge=0, le=MAX_LOGPROBS)]
 
 
 class StreamOptions(BaseModel):
-    include_usage: bool = False
+    include_usage: bool | None = None
 
 
 class SamplingFields(BaseModel):
@@ -54,7 +54,7 @@ class SamplingFields(BaseModel):
     seed: Annotated[int | None, Field(ge=-(2**63), lt=2**63)] = None
     logit_bias: Annotated[dict[TokenId, Bias] | None, Field(max_length=MAX_BIASES)] = None
     """Token id to what is added to its logit."""
-    ignore_eos: bool = False
+    ignore_eos: bool | None = None
 
     def sampling(self, defaults: SamplingParams, max_tokens: int | None) -> SamplingParams:
         """`defaults` are the model's for this effort."""

@@ -158,4 +158,16 @@ async def test_a_history_with_reasoning_keeps_it() -> None:
 
 async def test_an_effort_the_model_lacks_is_said(here: Here) -> None:
     assert "reasoning_effort was not used" in (await here.chat(reasoning_effort="high")).headers["x-mm35-note"]
+    tools = [{"type": "function", "function": {"name": "add"}}]
+    assert "knows no tools" in (await here.chat(tools=tools)).headers["x-mm35-note"]
     assert "x-mm35-note" not in (await here.chat(reasoning_effort="none")).headers
+
+
+async def test_a_schema_beside_json_object_is_enforced_as_llama_cpp_does(here: Here) -> None:
+    schema = {"type": "object", "properties": {"horse_power": {"type": "integer"}}}
+    await here.chat(response_format={"type": "json_object", "schema": schema})
+    await here.chat(response_format={"type": "json_object"})
+    with_schema, without = (record.params.grammar for record in here.engine.records)
+    assert with_schema is not None
+    assert without is not None
+    assert ("horse_power" in with_schema.lark, "horse_power" in without.lark) == (True, False)

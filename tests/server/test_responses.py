@@ -113,6 +113,8 @@ async def test_an_empty_probe_gets_an_answer(here: Here, given: object) -> None:
 async def test_the_end_of_the_tokens_is_an_incomplete_response(here: Here) -> None:
     found = await events(here, max_output_tokens=4)
     assert (found[-1]["type"], found[-1]["response"]["status"]) == ("response.incomplete", "incomplete")
+    assert (found[-2]["type"], found[-2]["item"]["status"]) == ("response.output_item.done", "incomplete")
+    assert found[-1]["response"]["output"] == [found[-2]["item"]]
 
 
 @pytest.mark.parametrize(
