@@ -22,13 +22,15 @@ from mm35local.server import (
     refusals,
     responses,
     tokens,
+    welcome,
 )
 from mm35local.server.fetch import Fetcher
+from mm35local.server.head import HeadAsGet
 from mm35local.server.model import ServedModel
 from mm35local.server.security import LOOPBACK_HOSTS, Guard
 from mm35local.server.service import Service
 
-_ENDPOINTS = (chat_completions, completions, messages, responses, models, health, props, tokens, refusals)
+_ENDPOINTS = (chat_completions, completions, messages, responses, models, health, props, tokens, refusals, welcome)
 
 
 def create_app(
@@ -59,6 +61,7 @@ def create_app(
     # The documentation pages would load scripts from elsewhere; /openapi.json stays.
     app = FastAPI(title="mm35local", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.service = service
+    app.add_middleware(HeadAsGet)
     app.add_middleware(Guard, api_keys=api_keys, hosts=hosts, origins=origins)
     if origins:  # outermost: browsers ask before they send, and without a key
         app.add_middleware(CORSMiddleware, allow_origins=list(origins), allow_methods=["*"], allow_headers=["*"])

@@ -20,6 +20,7 @@ _SERVER = "mm35local"
 
 
 @router.get("/health", response_model=None)
+@router.get("/v1/health", response_model=None, include_in_schema=False)
 async def health(request: Request) -> JSONResponse:
     service: Service = request.app.state.service
     status = service.status

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -123,8 +123,14 @@ async def problem_of(work: Awaitable[None]) -> Problem | None:
     try:
         await work
     except Exception as error:  # noqa: BLE001 the HTTP catch-all
-        return to_problem(error)
+        return noted(to_problem(error))
     return None
+
+
+def noted(problem: Problem) -> Problem:
+    """Every refusal leaves a line in the log, for who wonders why an agent says that it failed."""
+    _log.info("%d %s: %.300s", problem.status, problem.code or problem.body["error"]["type"], problem.message)
+    return problem
 
 
 def install(app: FastAPI) -> None:
@@ -134,7 +140,20 @@ def install(app: FastAPI) -> None:
 
 
 async def _answer(request: Request, error: Exception) -> JSONResponse:
-    return to_problem(error).response(request.url.path)
+    problem = to_problem(error)
+    if isinstance(error, HTTPException) and error.status_code in (404, 405):
+        problem = replace(problem, message=_nobody_home(request, problem.headers.get("Allow")))
+    return noted(problem).response(request.url.path)
+
+
+def _nobody_home(request: Request, allowed: str | None) -> str:
+    """Most who come to a wrong door have a base URL with one /v1 too many, or none."""
+    path = request.url.path
+    asked = f"{request.method} {path[:120]}"
+    if allowed:
+        return f"{asked}: this path takes {allowed}"
+    meant = next((each for each in request.app.openapi()["paths"] if path.endswith(each.removeprefix("/v1"))), None)
+    return f"{asked}: no such endpoint; {f'{meant} is meant?' if meant else 'GET / lists those there are'}"
 
 
 def _sentence(error: Mm35Error) -> str:

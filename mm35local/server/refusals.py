@@ -19,6 +19,14 @@ async def embeddings(request: Request) -> Response:
     )
 
 
+@router.post("/v1/rerank", response_model=None, include_in_schema=False)
+@router.post("/rerank", response_model=None, include_in_schema=False)
+async def rerank(request: Request) -> Response:
+    raise RequestError(
+        "the loaded model makes text, not rankings", "model", _CODE, "run a reranking model beside this server"
+    )
+
+
 @router.post("/infill", response_model=None)
 async def infill(request: Request) -> Response:
     raise RequestError(

@@ -12,17 +12,17 @@ from collections.abc import AsyncGenerator, Sequence
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from mm35local.server.problems import Problem
+from mm35local.server.problems import Problem, noted
 
 LOOPBACK_HOSTS = frozenset({"localhost"})
 """Loopback addresses written as numbers are always allowed: no name stands for them."""
 MAX_BODY_BYTES = 64 << 20
 BODY_SECONDS = 60.0
 """So long the next piece of a body may take: a client that sends none holds nothing for ever."""
-_PUBLIC_PATHS = ("/health",)
+_PUBLIC_PATHS = ("/health", "/v1/health")
 
 
 class Guard:
@@ -43,7 +43,7 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         refusal = self._refusal(Headers(scope=scope), scope["path"]) if scope["type"] == "http" else None
-        await (refusal.response(scope["path"]) if refusal else self._app)(scope, receive, send)
+        await (noted(refusal).response(scope["path"]) if refusal else self._app)(scope, receive, send)
 
     def _refusal(self, headers: Headers, path: str) -> Problem | None:
         if not self._is_ours(_host_name(headers.get("host", ""))):
@@ -127,5 +127,7 @@ async def _in_time(chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes,
             yield await asyncio.wait_for(anext(chunks), BODY_SECONDS)
         except StopAsyncIteration:
             return
+        except ClientDisconnect as error:
+            raise HTTPException(400, "the client hung up in the middle of its body") from error  # nobody reads it
         except TimeoutError as error:
             raise HTTPException(408, f"nothing of the body came for {BODY_SECONDS:g} seconds") from error

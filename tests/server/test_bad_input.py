@@ -11,9 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mm35local.errors import GrammarFailed
+from mm35local.server.chat_request import ChatRequest
 from mm35local.server.problems import to_problem
 from mm35local.server.security import MAX_BODY_BYTES
-from tests.server.conftest import Here, fake_engine, running
+from tests.server.conftest import Here, fake_engine, listening, running
 
 MESSAGES = [{"role": "user", "content": "Hi"}]
 
@@ -125,10 +126,35 @@ async def test_a_body_that_is_too_long(here: Here) -> None:
 
 
 async def test_paths_and_methods_that_do_not_exist(here: Here) -> None:
-    assert error_of(await here.client.get("/v1/nothing"))["type"] == "not_found_error"
+    error = error_of(await here.client.get("/v1/nothing"))
+    assert (error["type"], "GET / lists" in error["message"]) == ("not_found_error", True)
     reply = await here.client.get("/v1/chat/completions")
     assert (reply.status_code, reply.headers["allow"]) == (405, "POST")
-    error_of(reply)
+    assert "this path takes POST" in error_of(reply)["message"]
+
+
+@pytest.mark.parametrize("path", ["/v1/v1/chat/completions", "/api/v1/chat/completions"])
+async def test_a_wrong_base_url_is_told(here: Here, path: str) -> None:
+    reply = await here.client.post(path, json={"messages": MESSAGES})
+    assert (reply.status_code, "/v1/chat/completions is meant?" in error_of(reply)["message"]) == (404, True)
+
+
+async def test_null_is_as_if_it_were_left_out(here: Here) -> None:
+    names = [name for name in ChatRequest.model_fields if name != "messages"]
+    assert (await here.chat(**dict.fromkeys(names))).status_code == 200
+    assert (await here.chat(stream=True, stream_options={"include_usage": None})).status_code == 200
+
+
+async def test_a_client_that_hangs_up_in_its_body_is_no_fault_of_ours(caplog: pytest.LogCaptureFixture) -> None:
+    async with listening(fake_engine()) as here:
+        _, writer = await asyncio.open_connection("127.0.0.1", int(here.url.rpartition(":")[2]))
+        writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 65\r\n\r\n{")
+        await writer.drain()
+        await asyncio.sleep(0.1)
+        writer.close()
+        await writer.wait_closed()
+        assert (await here.chat()).status_code == 200
+    assert "nobody foresaw" not in caplog.text
 
 
 def test_a_grammar_that_nothing_can_follow_is_the_client_s() -> None:
