@@ -49,6 +49,8 @@ class Settings(BaseSettings):
     """One key, or several with commas between them: any of them opens the server."""
     api_key_file: Path | None = None
     """More keys, one a line."""
+    quiet: bool = False
+    """The server tells nothing of single requests on the terminal."""
     own_sampling: bool = False
     """At high effort, the model's own temperature and top_p win over the client's."""
     thinking_field: Literal["reasoning_content", "reasoning", "content"] = "reasoning_content"

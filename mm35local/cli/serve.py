@@ -71,6 +71,9 @@ def serve(
     flash_attention: FlashAttention = None,
     gpu: UseGpu = None,
     rpc: Rpc = None,
+    quiet: Annotated[
+        bool | None, typer.Option("--quiet", "-q", help="No line for each answer and each refused request.")
+    ] = None,
     exit_with_stdin: Annotated[bool, typer.Option("--exit-with-stdin", hidden=True)] = False,
 ) -> None:
     """Serve a model to editors and agents: http://127.0.0.1:8080/v1."""
@@ -95,6 +98,7 @@ def serve(
         flash_attention=flash_attention,
         gpu=gpu,
         rpc=",".join(rpc) if rpc else None,
+        quiet=quiet,
     )
     if exit_with_stdin:
         _end_with_stdin()
@@ -103,14 +107,14 @@ def serve(
 
 def _run(wish: Settings) -> None:
     from mm35local.cli.prepare import prepare
-    from mm35local.cli.serving import run_server
+    from mm35local.cli.serving import log_requests, run_server
     from mm35local.engine.client import EngineClient
     from mm35local.server.app import create_app
     from mm35local.server.fetch import Fetcher
     from mm35local.server.listen import open_socket
     from mm35local.server.security import LOOPBACK_HOSTS
 
-    if not _is_loopback(wish.host) and not api_keys(wish):
+    if not is_loopback(wish.host) and not api_keys(wish):
         raise UsageError(f"--host {wish.host} can be reached by others", "set a key: MM35_API_KEY=... mm35 serve")
     listener = open_socket(wish.host, wish.port)  # a taken port is said before anything is fetched or loaded
     try:
@@ -118,7 +122,7 @@ def _run(wish: Settings) -> None:
         _introduce(prepared, wish)
         engine = EngineClient(engine_config(prepared, wish))
         origins = [origin for origin in map(str.strip, wish.cors.split(",")) if origin]
-        hosts = LOOPBACK_HOSTS if _is_loopback(wish.host) else None
+        hosts = LOOPBACK_HOSTS if is_loopback(wish.host) else None
         app = create_app(
             engine,
             _served_model(prepared, wish),
@@ -127,6 +131,7 @@ def _run(wish: Settings) -> None:
             hosts=hosts,
             fetcher=Fetcher(wish.allow_private_images),
         )
+        log_requests(is_quiet=wish.quiet)
         run_server(app, engine, listener, prepared.header.file_bytes)
     finally:
         listener.close()
@@ -202,7 +207,8 @@ def _served_model(prepared: Prepared, wish: Settings) -> ServedModel:
     )
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Can nobody but this machine reach it?"""
     return host in ("localhost", "::1") or host.startswith("127.")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import socket
 import sys
@@ -21,6 +22,27 @@ _POLL_SECONDS = 0.1
 def run_server(app: FastAPI, engine: Engine, listener: socket.socket, num_bytes: int) -> None:
     """Until SIGINT or SIGTERM. `num_bytes` are the file's. Raises what kept the model from loading the first time."""
     asyncio.run(_run(app, engine, listener, num_bytes))
+
+
+class _OneLine(logging.Formatter):
+    """Words of clients stand in messages: none of them may move the terminal's cursor."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        line = super().formatMessage(record)
+        return line if line.isprintable() else "".join(each if each.isprintable() else "\ufffd" for each in line)
+
+
+def log_requests(*, is_quiet: bool) -> None:
+    """A line for each answer and each refusal, on stderr: who serves agents wants to see what they do.
+
+    `is_quiet`: only what is odd.
+    """
+    handler = logging.StreamHandler()
+    handler.setFormatter(_OneLine("%(asctime)s  %(message)s", "%H:%M:%S"))
+    log = logging.getLogger("mm35local.server")
+    log.addHandler(handler)
+    log.setLevel(logging.WARNING if is_quiet else logging.INFO)
+    log.propagate = False
 
 
 async def _run(app: FastAPI, engine: Engine, listener: socket.socket, num_bytes: int) -> None:

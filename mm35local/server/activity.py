@@ -6,6 +6,7 @@ Invariant: every answer, whatever its wire, passes through `watch` once and is c
 from __future__ import annotations
 
 import logging
+from collections import Counter as Counts
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 
@@ -72,13 +73,16 @@ class Activity:
         finally:
             del self._running[number]
             self._book(watch, wire, outcome)
+            _log.info("%s: %s, %s", wire, outcome, watch.summary())
 
     def _note(self, event: TurnEvent) -> None:
         """What was changed in the history or odd about the answer: counted and logged, never the texts themselves."""
         if isinstance(event, Started):
-            for note in event.notes:
-                self._changes.labels(note.change.value).inc()
-                _log.info("history: %s", note)
+            counts = Counts(note.change.value for note in event.notes)
+            for change, count in counts.items():
+                self._changes.labels(change).inc(count)
+            if counts:
+                _log.info("history: %s", ", ".join(f"{count} {change}" for change, count in counts.items()))
         elif isinstance(event, Done):
             for warning in event.warnings:
                 _log.warning("answer: %s", warning)

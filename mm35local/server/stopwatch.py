@@ -49,6 +49,17 @@ class Stopwatch:
             return 0.0
         return (self.ended_at or time.monotonic()) - self.first_token_at
 
+    def summary(self) -> str:
+        """A line for the log: tokens, the wait for the first of them, and the rate of the others."""
+        parts = [f"{self.num_prompt_tokens} tokens ({self.num_cached_tokens} cached)"]
+        if self.usage is not None:
+            parts[0] += f" + {self.usage.num_completion_tokens}"
+        if self.first_token_at is not None:
+            parts.append(f"first after {self.first_token_at - self.asked_at:.2f} s")
+        if self.usage is not None and self.usage.num_completion_tokens > 1 and self.decode_seconds:
+            parts.append(f"then {(self.usage.num_completion_tokens - 1) / self.decode_seconds:.1f} a second")
+        return ", ".join(parts)
+
     def timings(self) -> dict[str, Any]:
         """As llama.cpp's clients know them, in milliseconds and tokens per second."""
         usage = self.usage or Usage(self.num_prompt_tokens, 0, self.num_cached_tokens)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from mm35local.engine.api import CellUse, StoreUse
 from tests.fakes.engine import Script
 from tests.fakes.metadata import chatml_ids, mistral_metadata
-from tests.server.conftest import ANSWER, Here, fake_engine, running, script, served_model
+from tests.server.conftest import ANSWER, Here, fake_engine, listening, running, script, served_model
 
 
 async def test_models_tell_the_context_length_under_every_name(here: Here) -> None:
@@ -137,3 +138,37 @@ async def test_metrics_count_what_was_answered() -> None:
     assert (slot["kv_cells_used"], slot["kv_cells_shared"]) == (300, 25)
     assert slot["kv_store"] == {"states": 3, "bytes": 5000, "ram_states": 2, "ram_bytes": 700}
     assert (values["mm35_slots",], values["mm35_ready",]) == (4, 1)
+
+
+@pytest.mark.parametrize("path", ["/", "/v1"])
+async def test_the_bare_address_tells_where_to_go(here: Here, path: str) -> None:
+    body = (await here.client.get(path)).json()
+    assert (body["server"], body["model"], body["status"]) == ("mm35local", "test-model", "ok")
+    assert {"POST /v1/chat/completions", "POST /v1/messages", "GET /health"} <= set(body["endpoints"])
+
+
+async def test_head_is_get_without_a_body() -> None:
+    async with listening(fake_engine()) as here:
+        for path in ("/", "/health", "/v1/models"):
+            told, whole = await here.client.head(path), await here.client.get(path)
+            assert (told.status_code, told.content) == (200, b"")
+            assert told.headers["content-length"] == whole.headers["content-length"]
+        assert (await here.client.head("/v1/chat/completions")).status_code == 405
+
+
+async def test_each_answer_and_each_refusal_leaves_a_line_without_its_words(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "mm35local.server")
+    async with running(fake_engine(Script(script().steps, num_cached_tokens=5)), api_keys=["K"]) as here:
+        key = {"authorization": "Bearer K"}
+        messages = [{"role": "user", "content": "my secret"}, {"role": "user", "content": "and more"}]
+        await here.client.post("/v1/chat/completions", json={"messages": messages}, headers=key)
+        await here.client.post("/v1/chat/completions", json={"messages": []}, headers=key)
+        await here.client.post("/v1/chat/completions", json={"messages": messages})
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines[0] == "history: 1 merged"
+    assert lines[1].startswith("chat: stop, ")
+    assert f"(5 cached) + {len(ANSWER.encode())}, first after" in lines[1]
+    assert lines[2].startswith("400 invalid_request_error: messages: ")
+    assert lines[3].startswith("401 invalid_api_key: the API key is missing")
+    assert "secret" not in caplog.text
+    assert ANSWER not in caplog.text
