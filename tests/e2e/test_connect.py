@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
 import tomllib
 from typing import Any
@@ -54,6 +55,40 @@ def test_limits_leave_room_for_the_answer() -> None:
     assert (values["PORT"], values["IMAGES"]) == ("8123", "true")
     with pytest.raises(ServerError, match="loading"):
         places(URL, {"id": "x", "context_length": None})
+
+
+def test_a_key_is_asked_for_and_never_printed() -> None:
+    values = places(URL, MODEL, has_key=True)
+    for name, client in clients().items():
+        page = told(client, values)
+        assert "none" not in _values(page), name
+    assert 'env_key = "MM35_API_KEY"' in told(clients()["codex"], values)
+    assert 'api_key_env_var = "MM35_API_KEY"' in told(clients()["vibe"], values)
+    assert "AUTH_TOKEN=YOUR_API_KEY" in told(clients()["claude-code"], values)
+    assert "env_key" not in text_of(clients()["codex"])
+
+
+def _values(page: str) -> set[str]:
+    return set(re.findall(r"[\w-]+", page))
+
+
+async def test_the_settings_say_where_the_server_is_and_its_key(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with listening(fake_engine(), api_keys=["geheim"]) as here:
+        monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")  # would swallow what is for this machine
+        monkeypatch.setenv("MM35_PORT", here.url.rpartition(":")[2])
+        monkeypatch.setenv("MM35_HOST", "0.0.0.0")
+        assert await asyncio.to_thread(run, ["connect", "opencode"]) == 1
+        assert "asks for its API key" in capsys.readouterr().err
+        assert await asyncio.to_thread(run, ["connect", "opencode", "--api-key", "wrong"]) == 1
+        assert "does not know this API key" in capsys.readouterr().err
+        monkeypatch.setenv("MM35_API_KEY", "geheim")
+        assert await asyncio.to_thread(run, ["connect", "opencode"]) == 0
+    page = capsys.readouterr().out
+    assert here.url in page
+    assert "geheim" not in page
+    assert "YOUR_API_KEY" in page
 
 
 async def test_the_running_server_is_asked(capsys: pytest.CaptureFixture[str]) -> None:

@@ -89,9 +89,11 @@ async def running(
 
 
 @asynccontextmanager
-async def listening(engine: FakeEngine, model: ServedModel | None = None) -> AsyncGenerator[Here, None]:
+async def listening(
+    engine: FakeEngine, model: ServedModel | None = None, *, api_keys: Sequence[str] = ()
+) -> AsyncGenerator[Here, None]:
     """On a socket, as a user runs it."""
-    app = create_app(engine, model or served_model())
+    app = create_app(engine, model or served_model(), api_keys=api_keys)
     listener = open_socket("127.0.0.1", 0)
     url = f"http://127.0.0.1:{port_of(listener)}"
     server = quiet_server(app)
