@@ -131,10 +131,12 @@ class RequestError(Mm35Error):
 class ContextLengthExceeded(RequestError):
     """Its first words are OpenAI's: agents know the error by them and shorten the conversation."""
 
-    def __init__(self, num_prompt_tokens: int, num_max_tokens: int, n_ctx: int) -> None:
+    def __init__(self, num_prompt_tokens: int, num_max_tokens: int, n_ctx: int, is_least: bool = False) -> None:
+        """`is_least`: the prompt may have more."""
         wanted = f" and max_tokens asks for {num_max_tokens} more" if num_max_tokens else ""
+        found = f"{'at least ' if is_least else ''}{num_prompt_tokens}{wanted}"
         super().__init__(
-            f"this model's maximum context length is {n_ctx} tokens here: the prompt has {num_prompt_tokens}{wanted}",
+            f"this model's maximum context length is {n_ctx} tokens here: the prompt has {found}",
             "max_tokens" if num_max_tokens and num_prompt_tokens < n_ctx else "messages",
             "context_length_exceeded",
             "shorten the conversation, lower max_tokens, or start the server with a larger --ctx",

@@ -7,7 +7,7 @@ Invariant: a turn ends in exactly one `Done`, or raises an Mm35Error; the texts 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
@@ -24,6 +24,9 @@ from mm35local.chat.tools import ToolCall, ToolMode
 from mm35local.engine import api
 from mm35local.errors import ContextLengthExceeded, EngineError, RequestError
 from mm35local.types import FinishReason, Prompt, SamplingParams, Usage
+
+_LONG_BYTES = 1 << 20
+"""Below, tokenizing takes less than a second, and the number of tokens in an error is exact."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +141,27 @@ class _Events:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Room:
+    """The engine's own rule on length, asked here because the worker answers only after its present step."""
+
+    params: SamplingParams
+    info: api.EngineInfo | None
+    longest_bytes: int
+    """Of a token's text."""
+
+    def check(self, num_tokens: int, *, is_least: bool = False) -> None:
+        """Raises ContextLengthExceeded."""
+        if self.info is not None and num_tokens + (self.params.max_tokens or 1) > self.info.n_ctx:
+            raise ContextLengthExceeded(num_tokens, self.params.max_tokens or 0, self.info.n_ctx, is_least)
+
+    def check_least(self, texts: Iterable[str]) -> None:
+        """Many megabytes take a minute to tokenize: where they cannot fit however they are cut, it is not done."""
+        num_bytes = sum(len(text.encode("utf-8", "replace")) for text in texts)
+        if num_bytes > _LONG_BYTES:
+            self.check(num_bytes // self.longest_bytes, is_least=True)
+
+
 async def run_turn(engine: api.Engine, dialect: Dialect, turn: Turn) -> AsyncGenerator[TurnEvent, None]:
     """The events of one answer, `Done` last. Closing the generator early cancels the engine's request.
 
@@ -145,8 +169,10 @@ async def run_turn(engine: api.Engine, dialect: Dialect, turn: Turn) -> AsyncGen
     """
     history = normalize(turn.conversation.messages)
     conversation = replace(turn.conversation, messages=history.messages)
-    prompt = await _encode(engine, dialect, conversation)
-    _check_length(prompt, turn.params, engine.status.info)
+    room = _Room(turn.params, engine.status.info, dialect.vocabulary.longest_bytes)
+    room.check_least(message.content.strip() for message in history.messages)
+    prompt = await _encode(engine, dialect, conversation, room)
+    room.check(len(prompt.token_ids))
     enforced = await asyncio.to_thread(dialect.grammar, conversation, turn.response_format)
     params = replace(turn.params, grammar=enforced.grammar or turn.params.grammar)
     seed = answer_seed(prompt.token_ids)
@@ -171,18 +197,13 @@ def _callable(conversation: Conversation) -> tuple[str, ...]:
     return tuple(tool.name for tool in conversation.tools)
 
 
-async def _encode(engine: api.Engine, dialect: Dialect, conversation: Conversation) -> Prompt:
+async def _encode(engine: api.Engine, dialect: Dialect, conversation: Conversation, room: _Room) -> Prompt:
     """Rendering a long history takes a while, so it leaves the event loop to others."""
     parts = await asyncio.to_thread(dialect.render, conversation)
     ids = tuple(part for part in parts if isinstance(part, int))
     if len(ids) < len(parts):
+        room.check_least(part for part in parts if isinstance(part, str))
         ids = tuple(await engine.tokenize(parts))
     if not ids:
         raise RequestError("the messages make an empty prompt", "messages", hint="send a user message with some text")
     return Prompt(ids, conversation.images)
-
-
-def _check_length(prompt: Prompt, params: SamplingParams, info: api.EngineInfo | None) -> None:
-    """The engine's own rule, asked here because the worker answers only after its present step."""
-    if info is not None and len(prompt.token_ids) + (params.max_tokens or 1) > info.n_ctx:
-        raise ContextLengthExceeded(len(prompt.token_ids), params.max_tokens or 0, info.n_ctx)

@@ -6,7 +6,7 @@ Invariant: a control token never stands for text, so it cannot leak into an answ
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any
 
@@ -53,6 +53,8 @@ class Vocabulary:
     named: Mapping[str, int]
     """Ids by their name in the metadata: bos, eos, eot, eom, unknown, padding, as far as the file names them."""
     alphabet: Mapping[int, int]
+    longest_bytes: int = 1
+    """Of one token's text: a text of n bytes has at least n / longest_bytes tokens."""
 
     @staticmethod
     def from_metadata(metadata: Mapping[str, object], name: str) -> Vocabulary:
@@ -70,9 +72,9 @@ class Vocabulary:
             raise ModelFileError(name, f"{len(tokens)} tokens but {len(types)} token types")
         named = _named_ids(metadata, len(tokens))
         controls = _controls(tokens, types, named)
-        return Vocabulary(
-            tokens, types, kind == "gpt2", controls, frozenset(controls.values()), named, _byte_alphabet()
-        )
+        ids = frozenset(controls.values())
+        found = Vocabulary(tokens, types, kind == "gpt2", controls, ids, named, _byte_alphabet())
+        return replace(found, longest_bytes=max(1, *(len(found.token_bytes(id_)) for id_ in range(len(tokens)))))
 
     def spelling(self, name: str) -> str:
         """How a token named in the metadata is written; empty where the file names none."""

@@ -7,7 +7,7 @@ import queue
 import threading
 from multiprocessing.connection import Connection
 
-from mm35local.engine.api import Cancel, Command, Shutdown
+from mm35local.engine.api import Cancel, Command, Shutdown, Tokenized
 
 
 class Inbox:
@@ -15,13 +15,17 @@ class Inbox:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
+        self._commands: queue.SimpleQueue[Command | Tokenized] = queue.SimpleQueue()
         self._cancelled: set[int] = set()
         self.is_closing = False
         """Shutdown has been received; it may not have been handed out yet."""
         threading.Thread(target=self._read, name="inbox", daemon=True).start()
 
-    def drain(self, *, block: bool) -> list[Command]:
+    def put(self, answer: Tokenized) -> None:
+        """From a thread of this process: the loop wakes up and sends it."""
+        self._commands.put(answer)
+
+    def drain(self, *, block: bool) -> list[Command | Tokenized]:
         """Everything that has come; with `block`, sleep until there is something."""
         commands = [self._commands.get()] if block else []
         while not self._commands.empty():

@@ -44,6 +44,7 @@ from mm35local.engine.load_rate import LoadRate, file_bytes
 from mm35local.engine.measured import compare
 from mm35local.engine.paying import PayingDrafter
 from mm35local.engine.speculation import Drafter, NgramDrafter, Speculator
+from mm35local.engine.tokenizing import Tokenizing
 from mm35local.engine.warm_up import warm_up
 from mm35local.errors import EngineError, LoadFailed, Mm35Error, RpcError
 from mm35local.native.buffers import BufferLog
@@ -87,10 +88,13 @@ def run(config: EngineConfig, connection: Connection) -> None:
         speculator=Speculator(_drafters(config, draft_model)),
         store=store,
     )
-    _serve(core, backend, inbox, connection)
+    tokenizing = Tokenizing(backend.tokenize, inbox.put)
+    _serve(core, tokenizing, inbox, connection)
     core.save_cache()
     if store is not None:
         store.close()
+    if tokenizing.is_busy:
+        os._exit(0)  # it reads what would be freed now
     if draft_model is not None:
         draft_model.shutdown()
     backend.shutdown()
@@ -136,14 +140,14 @@ def _open_store(config: EngineConfig) -> KvStore | None:
         return None
 
 
-def _serve(core: EngineCore, backend: LlamaBackend, inbox: Inbox, connection: Connection) -> None:
+def _serve(core: EngineCore, tokenizing: Tokenizing, inbox: Inbox, connection: Connection) -> None:
     is_open = True
     while is_open:
         if not core.has_work:
             _check_books(core)
         commands = inbox.drain(block=not core.has_work)
         is_open = not any(isinstance(command, Shutdown) for command in commands)
-        _send(connection, _with_cell_use([*_handle(commands, core, backend), *core.take_events()], core))
+        _send(connection, _with_cell_use([*_handle(commands, core, tokenizing), *core.take_events()], core))
         if core.has_work:
             _send(connection, _with_cell_use(core.step(), core))
 
@@ -167,7 +171,7 @@ def _send(connection: Connection, events: Sequence[WorkerEvent]) -> None:
         connection.send(events)
 
 
-def _handle(commands: Sequence[Command], core: EngineCore, backend: LlamaBackend) -> list[WorkerEvent]:
+def _handle(commands: Sequence[Command | Tokenized], core: EngineCore, tokenizing: Tokenizing) -> list[WorkerEvent]:
     events: list[WorkerEvent] = []
     for command in commands:
         match command:
@@ -176,7 +180,9 @@ def _handle(commands: Sequence[Command], core: EngineCore, backend: LlamaBackend
             case Cancel():
                 core.cancel(command)
             case Tokenize():
-                events.append(Tokenized(command.call_id, tuple(backend.tokenize(command.parts))))
+                tokenizing.ask(command)
+            case Tokenized():
+                events.append(command)
             case Shutdown():
                 core.cancel_all()
     return events

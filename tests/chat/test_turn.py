@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -68,6 +68,21 @@ async def test_events_in_order_and_the_end_last() -> None:
         TextDelta("é!"),
         Done(FinishReason.STOP, Usage(NUM_PROMPT_TOKENS, 4, 5), "Hé!", ""),
     ]
+
+
+@pytest.mark.parametrize("dialect", [chatml, mistral])
+async def test_what_cannot_fit_however_it_is_cut_is_not_tokenized(
+    dialect: Callable[[], Dialect], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("tokenized")
+
+    monkeypatch.setattr(FakeEngine, "tokenize", never)
+    monkeypatch.setattr(type(dialect()), "render", never)
+    messages = (Message(Role.USER, "é" * (1 << 19) + "x"), *HI.messages)
+    with pytest.raises(ContextLengthExceeded, match="the prompt has at least") as caught:
+        await run(fake(Script(steps("x"))), Turn(replace(HI, messages=messages), SamplingParams()), dialect())
+    assert caught.value.num_prompt_tokens > caught.value.n_ctx
 
 
 async def test_the_prompt_is_the_dialect_s() -> None:

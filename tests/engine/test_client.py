@@ -105,6 +105,20 @@ async def test_tokenize_never_makes_control_tokens_of_text(client: EngineClient)
     assert len(ids) > 4
 
 
+async def test_a_stream_goes_on_while_a_long_text_is_tokenized(client: EngineClient) -> None:
+    num_ids, steps = 0, 0
+    async with contextlib.aclosing(client.generate(Prompt((1, 2, 3)), ENDLESS)) as events:
+        await anext(events)
+        tokenizing = asyncio.create_task(client.tokenize(["a b " * 500_000]))
+        async for event in events:
+            steps += isinstance(event, Tokens)
+            if tokenizing.done():
+                num_ids = len(tokenizing.result())
+                break
+    assert num_ids > 500_000
+    assert steps > 5
+
+
 async def test_a_long_prompt_shows_progress_and_is_found_again(client: EngineClient) -> None:
     prompt = tuple(range(1000, 1400))
     events = await collect(client, prompt, GREEDY)

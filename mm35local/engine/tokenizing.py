@@ -1,0 +1,43 @@
+"""Text to ids beside the steps: a text of megabytes takes seconds, and no stream shall wait for it.
+
+Invariant: the vocabulary is only read, which llama.cpp allows during a decode; answers come in the order of asking.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+
+from mm35local.engine.api import Tokenize, Tokenized
+
+
+class Tokenizing:
+    def __init__(
+        self, tokenize: Callable[[Sequence[str | int]], Sequence[int]], answer: Callable[[Tokenized], None]
+    ) -> None:
+        """Starts the thread; it calls `answer`. What `tokenize` raises ends the process, as an error of a step does."""
+        self._tokenize = tokenize
+        self._answer = answer
+        self._asked: queue.SimpleQueue[Tokenize] = queue.SimpleQueue()
+        self.is_busy = False
+        """Is the vocabulary being read? It must not be freed then."""
+        threading.Thread(target=self._run, name="tokenizing", daemon=True).start()
+
+    def ask(self, command: Tokenize) -> None:
+        """Returns at once."""
+        self._asked.put(command)
+
+    def _run(self) -> None:
+        while True:
+            command = self._asked.get()
+            self.is_busy = True
+            try:
+                ids = tuple(self._tokenize(command.parts))
+            except Exception:  # noqa: BLE001 the other half of the worker's loop
+                traceback.print_exc()
+                os._exit(1)
+            self.is_busy = False
+            self._answer(Tokenized(command.call_id, ids))
