@@ -105,9 +105,9 @@ def load_settings(file: Path, **flags: Any) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0]) if first["loc"] else "settings"
-        source = f"--{name}" if name in given else f"{_PREFIX}{name.upper()} or {name} in {file}"
+        source = f"--{name.replace('_', '-')}" if name in given else f"{_PREFIX}{name.upper()} or {name} in {file}"
         raise UsageError(
-            f"{source}: {first['msg']}, found {first['input']!r}", "mm35 --help names the settings"
+            f"{source}: {first['msg']}, found {first['input']!r}", "mm35 serve --help tells what each takes"
         ) from error
     except ValueError as error:  # tomllib's own complaint
         raise UsageError(f"{file}: {error}", "correct the file, or remove it") from error

@@ -60,7 +60,7 @@ def test_a_wrong_variable_or_file_is_named(file: Path, monkeypatch: pytest.Monke
 
 def test_every_setting_is_documented() -> None:
     assert set(Settings.model_fields) == {
-        *("model", "host", "port", "api_key", "api_key_file", "cors", "own_sampling", "thinking_field"),
+        *("model", "host", "port", "api_key", "api_key_file", "cors", "own_sampling", "thinking_field", "quiet"),
         *(
             "ctx",
             "parallel",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mm35local.cli.keys import first_key
-from mm35local.cli.options import ApiKey, Ctx, Json, Model, Threads, UseGpu, settings
+from mm35local.cli.options import ApiKey, Ctx, Json, Model, ModelArgument, Threads, UseGpu, one_model, settings
 from mm35local.errors import ServerError, UsageError
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def register(app: typer.Typer) -> None:
 
 
 def chat(
+    named: ModelArgument = None,
     prompt: Annotated[
         str | None, typer.Option("--prompt", "-p", metavar="QUESTION", help="Answer on stdout and exit; - reads stdin.")
     ] = None,
@@ -67,7 +68,7 @@ def chat(
     from mm35local import paths
     from mm35local.tui.options import ChatOptions
 
-    wish = settings(model=model, api_key=api_key, ctx=ctx, threads=threads, gpu=gpu)
+    wish = settings(model=one_model(named, model), api_key=api_key, ctx=ctx, threads=threads, gpu=gpu)
     question = _question(prompt) if is_piped else None
     launch, reason = (None, None) if url else _launch(wish)
     options = ChatOptions(

@@ -27,7 +27,12 @@ def list_models(as_json: Json = False) -> None:
         return
     from rich.console import Console
 
-    Console().print(_table(rows))
+    console = Console(highlight=False)
+    console.print(_table(rows))
+    sources = {row["model"]: row["source"] for row in rows if row["origin"] == "convert" and not row["path"]}
+    for model, source in sources.items():
+        console.print(f"\n{model} is converted here, from {source}; --plan tells what it takes:", soft_wrap=True)
+        console.print(f"  mm35 quantize {source} --to QUANT --consume", soft_wrap=True)
 
 
 def pull(name: Annotated[str, typer.Argument(metavar="NAME", help="A model of `mm35 models`, or NAME:QUANT.")]) -> None:
@@ -52,6 +57,7 @@ def _rows() -> list[dict[str, Any]]:
             "fits": needed_bytes(entry, variant) <= free,
             "path": str(path) if (path := locate(variant)) else None,
             "origin": variant.origin.kind,
+            "source": entry.source,
             "licence": entry.licence,
         }
         for model_id, entry in catalog().best_first()
@@ -69,9 +75,7 @@ def _table(rows: list[dict[str, Any]]) -> Table:
     for title in ("fits", "here", "how to get it"):
         table.add_column(title)
     for row in rows:
-        how = {"convert": f"mm35 quantize CHECKPOINT --to {row['quant']}"}.get(
-            row["origin"], f"mm35 pull {row['model']}:{row['quant']}"
-        )
+        how = "mm35 quantize" if row["origin"] == "convert" else f"mm35 pull {row['model']}:{row['quant']}"
         fits = "[green]yes[/]" if row["fits"] else "[dim]no[/]"
         here = "[green]yes[/]" if row["path"] else "[dim]no[/]"
         table.add_row(row["model"], row["quant"], f"{row['bytes'] / GIB:.1f}", fits, here, "" if row["path"] else how)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mm35local.errors import UsageError
+
 if TYPE_CHECKING:
     from mm35local.settings import Settings
 
@@ -16,6 +18,7 @@ Model = Annotated[
     str | None,
     typer.Option("--model", "-m", metavar="NAME", help="A model of `mm35 models`, NAME:QUANT, or a .gguf file."),
 ]
+ModelArgument = Annotated[str | None, typer.Argument(metavar="MODEL", help="The same as --model.", show_default=False)]
 Mmproj = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="The model's vision part, for images; default: the one beside the model."),
@@ -97,6 +100,13 @@ ApiKeys = Annotated[
         show_default=False,
     ),
 ]
+
+
+def one_model(argument: str | None, option: str | None) -> str | None:
+    """The model meant by an argument, an option or neither. Raises UsageError where they differ."""
+    if argument and option and argument != option:
+        raise UsageError(f"two models: {argument} and --model {option}", "leave one of them out")
+    return option or argument
 
 
 def settings(**flags: Any) -> Settings:

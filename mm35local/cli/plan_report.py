@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mm35local.errors import GIB
+from mm35local.models.context_length import GOOD_CTX
 from mm35local.models.fit import Goal, Option
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from mm35local.models.projector import Projector
 
 _BAR_CELLS = 10
+_GOOD = "the largest quant that leaves a good context"
 _FULL, _EMPTY = "█", "░"
 
 
@@ -78,8 +80,9 @@ def sentences(chosen: Option, goal: Goal) -> list[str]:
     """Why this row: what it is, where it goes, how fast it will be."""
     plan = chosen.plan
     assert plan is not None, "the chosen option has a plan"
+    is_short = plan.n_ctx < min(GOOD_CTX, plan.geometry.shape.n_ctx_train)
     why = {
-        Goal.QUALITY: "the largest quant that leaves a good context",
+        Goal.QUALITY: "the largest quant that fits, but a short context" if is_short else _GOOD,
         Goal.CONTEXT: "the longest context",
         Goal.SPEED: "the fastest answers",
     }[goal]

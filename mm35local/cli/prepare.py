@@ -81,6 +81,10 @@ def prepare(settings: Settings) -> Prepared:
     if settings.rpc and settings.gpu is False:
         raise UsageError("--cpu and --rpc contradict each other", "leave one of them out")
     machine = with_remote(detect_machine(), endpoints(settings))
+    if settings.gpu and not machine.gpus:
+        raise UsageError(
+            "--gpu: llama.cpp can use no GPU here", "mm35 doctor tells why; without --gpu the CPU computes"
+        )
     choice = choose(settings.model)
     header = read_header(fetch(choice))
     projector = read_projector(settings.mmproj, header) if settings.mmproj else find_projector(header)

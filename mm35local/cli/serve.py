@@ -22,12 +22,14 @@ from mm35local.cli.options import (
     KvStoreSize,
     Mmproj,
     Model,
+    ModelArgument,
     Parallel,
     Rpc,
     Speculate,
     SplitMode,
     Threads,
     UseGpu,
+    one_model,
     settings,
 )
 from mm35local.errors import GIB, UsageError
@@ -44,6 +46,7 @@ def register(app: typer.Typer) -> None:
 
 
 def serve(
+    named: ModelArgument = None,
     model: Model = None,
     host: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Default 127.0.0.1.")] = None,
     port: Annotated[int | None, typer.Option(metavar="PORT", help="Default 8080.")] = None,
@@ -78,7 +81,7 @@ def serve(
 ) -> None:
     """Serve a model to editors and agents: http://127.0.0.1:8080/v1."""
     wish = settings(
-        model=model,
+        model=one_model(named, model),
         host=host,
         port=port,
         api_key=",".join(api_key) if api_key else None,

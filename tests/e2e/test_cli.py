@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from mm35local import __version__
-from tests.e2e.serving import mm35
+from mm35local.models.gpus import detect_machine
+from tests.e2e.serving import free_port, mm35
 
 HELP_CPU_SECONDS = 0.5
 """A busy machine takes twice what a calm one does."""
@@ -59,6 +60,11 @@ def test_version() -> None:
         (["pull", "mistral-medium-3.5:Q4_K_M"], 1, "error: Mistral-Medium-3.5-128B-Q4_K_M.gguf is not published"),
         (["quantize", "/nonexistent", "--to", "Q4_K_M"], 1, "error: /nonexistent"),
         (["serve", "--model", "smollm2-135m:Q9"], 2, "error: SmolLM2-135M has no variant 'Q9'"),
+        (["serve", "smollm2-135m:Q9"], 2, "error: SmolLM2-135M has no variant 'Q9'"),
+        (["bench", "smollm2-135m:Q9"], 2, "error: SmolLM2-135M has no variant 'Q9'"),
+        (["chat", "smollm2-135m:Q9", "-p", "x"], 2, "error: SmolLM2-135M has no variant 'Q9'"),
+        (["serve", "a", "--model", "b"], 2, "error: two models: a and --model b"),
+        (["serve", "--kv-store-size", "-1"], 2, "error: --kv-store-size: "),
     ],
 )
 def test_errors_are_two_lines(arguments: list[str], code: int, error: str, tmp_path: Path) -> None:
@@ -80,8 +86,14 @@ def test_debug_shows_the_traceback() -> None:
 
 def test_models_as_json() -> None:
     rows = json.loads(mm35("models", "--json").stdout)
-    assert {"model", "quant", "bytes", "fits", "path", "origin", "licence", "title"} == set(rows[0])
+    assert {"model", "quant", "bytes", "fits", "path", "origin", "source", "licence", "title"} == set(rows[0])
     assert rows[-1]["model"] == "smollm2-135m"
+
+
+@pytest.mark.skipif(bool(detect_machine().gpus), reason="this machine has a GPU that llama.cpp can use")
+def test_a_gpu_that_is_not_there_is_no_matter_of_bytes() -> None:
+    done = mm35("serve", "smollm2-135m", "--gpu", "--port", str(free_port()))
+    assert (done.returncode, done.stderr.splitlines()[0]) == (2, "error: --gpu: llama.cpp can use no GPU here")
 
 
 def test_a_wrong_settings_file_is_named(tmp_path: Path) -> None:
