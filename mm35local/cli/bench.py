@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mm35local.cli.options import Json, Kv, Model, ModelArgument, Rpc, SplitMode, Threads, UseGpu, one_model, settings
+from mm35local.cli.options import (
+    Json,
+    Kv,
+    Model,
+    ModelArgument,
+    Rpc,
+    SplitMode,
+    Threads,
+    UseGpu,
+    one_model,
+    settings_of,
+)
 from mm35local.errors import GIB, UsageError
 
 if TYPE_CHECKING:
@@ -22,6 +33,7 @@ def register(app: typer.Typer) -> None:
 
 
 def bench(
+    context: typer.Context,
     named: ModelArgument = None,
     model: Model = None,
     depths: Annotated[str, typer.Option(metavar="N,N", help="Tokens in the context before.")] = "0,1024",
@@ -44,16 +56,7 @@ def bench(
 
     at_depths, at_once = _numbers("--depths", depths, 0), _numbers("--streams", streams, 1)
     n_ctx = max(max(at_depths, default=0) + prompt + tokens, max(at_once, default=1) * (prompt + tokens)) + 1
-    wish = settings(
-        model=one_model(named, model),
-        ctx=max(n_ctx, 256),
-        parallel=max([1, *at_once]),
-        kv=kv,
-        split=split,
-        threads=threads,
-        gpu=gpu,
-        rpc=",".join(rpc) if rpc else None,
-    )
+    wish = settings_of(context, model=one_model(named, model), ctx=max(n_ctx, 256), parallel=max([1, *at_once]))
     prepared = prepare(wish)
     bandwidth = copy_bandwidth()
     config = engine_config(prepared, wish)

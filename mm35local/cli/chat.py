@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mm35local.cli.keys import first_key
-from mm35local.cli.options import ApiKey, Ctx, Json, Model, ModelArgument, Threads, UseGpu, one_model, settings
+from mm35local.cli.options import ApiKey, Ctx, Json, Model, ModelArgument, Threads, UseGpu, one_model, settings_of
 from mm35local.errors import ServerError, UsageError
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def register(app: typer.Typer) -> None:
 
 
 def chat(
+    context: typer.Context,
     named: ModelArgument = None,
     prompt: Annotated[
         str | None, typer.Option("--prompt", "-p", metavar="QUESTION", help="Answer on stdout and exit; - reads stdin.")
@@ -68,7 +69,7 @@ def chat(
     from mm35local import paths
     from mm35local.tui.options import ChatOptions
 
-    wish = settings(model=one_model(named, model), api_key=api_key, ctx=ctx, threads=threads, gpu=gpu)
+    wish = settings_of(context, model=one_model(named, model))
     question = _question(prompt) if is_piped else None
     launch, reason = (None, None) if url else _launch(wish)
     options = ChatOptions(
@@ -150,11 +151,9 @@ def _launch(wish: Settings) -> tuple[Launch | None, str | None]:
         return None, None
     port = wish.port if _is_free(wish.host, wish.port) else _any_free_port(wish.host)
     argv = [sys.executable, "-m", "mm35local", "serve", "--exit-with-stdin", "--model", str(fetch(choice))]
-    argv += ["--host", wish.host, "--port", str(port), "--parallel", str(wish.parallel), "--threads", str(wish.threads)]
+    # What this command has flags for; the other settings it reads as we did.
+    argv += ["--host", wish.host, "--port", str(port), "--threads", str(wish.threads)]
     argv += ["--ctx", str(wish.ctx)] if wish.ctx else []
-    argv += ["--kv", wish.kv] if wish.kv else []
-    argv += ["--split", wish.split] if wish.split else []
-    argv += ["--rpc", wish.rpc] if wish.rpc else []
     argv += [] if wish.gpu is None else ["--gpu" if wish.gpu else "--cpu"]
     if wish.api_key:
         os.environ["MM35_API_KEY"] = wish.api_key.get_secret_value()  # not in argv, where every user could read it

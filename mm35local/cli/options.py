@@ -109,6 +109,18 @@ def one_model(argument: str | None, option: str | None) -> str | None:
     return option or argument
 
 
+def settings_of(context: typer.Context, **others: Any) -> Settings:
+    """The user's settings with the command's flags on top, those that are named as a setting, and `others` on these.
+
+    Flags that may be repeated are one setting, with commas between. Raises UsageError.
+    """
+    from mm35local.settings import Settings
+
+    flags = {name: value for name, value in context.params.items() if name in Settings.model_fields}
+    joined = {name: ",".join(value) or None for name, value in flags.items() if isinstance(value, list | tuple)}
+    return settings(**{**flags, **joined, **others})
+
+
 def settings(**flags: Any) -> Settings:
     """The user's settings with these flags on top. Raises UsageError."""
     from mm35local import paths

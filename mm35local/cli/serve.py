@@ -30,7 +30,7 @@ from mm35local.cli.options import (
     Threads,
     UseGpu,
     one_model,
-    settings,
+    settings_of,
 )
 from mm35local.errors import GIB, UsageError
 
@@ -46,6 +46,7 @@ def register(app: typer.Typer) -> None:
 
 
 def serve(
+    context: typer.Context,
     named: ModelArgument = None,
     model: Model = None,
     host: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Default 127.0.0.1.")] = None,
@@ -80,29 +81,7 @@ def serve(
     exit_with_stdin: Annotated[bool, typer.Option("--exit-with-stdin", hidden=True)] = False,
 ) -> None:
     """Serve a model to editors and agents: http://127.0.0.1:8080/v1."""
-    wish = settings(
-        model=one_model(named, model),
-        host=host,
-        port=port,
-        api_key=",".join(api_key) if api_key else None,
-        api_key_file=api_key_file,
-        cors=cors,
-        own_sampling=own_sampling,
-        mmproj=mmproj,
-        allow_private_images=allow_private_images,
-        ctx=ctx,
-        parallel=parallel,
-        threads=threads,
-        kv=kv,
-        kv_store_size=kv_store_size,
-        split=split,
-        speculate=speculate,
-        draft=draft,
-        flash_attention=flash_attention,
-        gpu=gpu,
-        rpc=",".join(rpc) if rpc else None,
-        quiet=quiet,
-    )
+    wish = settings_of(context, model=one_model(named, model))
     if exit_with_stdin:
         _end_with_stdin()
     _run(wish)
