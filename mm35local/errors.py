@@ -166,8 +166,8 @@ class EngineLoading(EngineError):
 
 
 class EngineClosing(EngineError):
-    def __init__(self) -> None:
-        super().__init__("the server is shutting down", "send the request again when it is back")
+    def __init__(self, message: str = "the server is shutting down") -> None:
+        super().__init__(message, "send the request again when it is back")
 
 
 class EngineOverloaded(EngineError):

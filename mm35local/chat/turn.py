@@ -22,7 +22,7 @@ from mm35local.chat.response_format import ResponseFormat
 from mm35local.chat.scores import Scores
 from mm35local.chat.tools import ToolCall, ToolMode
 from mm35local.engine import api
-from mm35local.errors import ContextLengthExceeded, EngineError, RequestError
+from mm35local.errors import ContextLengthExceeded, EngineClosing, EngineError, RequestError
 from mm35local.types import FinishReason, Prompt, SamplingParams, Usage
 
 _LONG_BYTES = 1 << 20
@@ -106,13 +106,13 @@ class _Events:
                 raise event.error
 
     def done_after(self, event: api.RequestEvent) -> Done | None:
-        """The end, if `event` was the engine's last or a stop string was found. Raises EngineError if cut short."""
+        """The end, if `event` was the engine's last or a stop string was found. Raises EngineClosing if cut short."""
         if self._answer.is_stopped:
             return self._done(FinishReason.STOP, self._usage())
         if not isinstance(event, api.Finished):
             return None
         if event.reason is FinishReason.CANCELLED:
-            raise EngineError("the answer was cut short: the engine is shutting down", "send the request again later")
+            raise EngineClosing("the answer was cut short: the server is shutting down")
         return self._done(event.reason, event.usage)
 
     def _usage(self) -> Usage:

@@ -18,7 +18,7 @@ from mm35local.chat.notes import Change, Note
 from mm35local.chat.tools import Tool, ToolChoice, ToolMode
 from mm35local.chat.turn import Done, Prefill, Started, Turn, TurnEvent, run_turn
 from mm35local.engine import api
-from mm35local.errors import ContextLengthExceeded, EngineError, EngineLoading, RequestError, WorkerDied
+from mm35local.errors import ContextLengthExceeded, EngineClosing, EngineLoading, RequestError, WorkerDied
 from mm35local.types import FinishReason, SamplingParams, Usage
 from tests.chat.cuts import cut
 from tests.fakes.engine import FakeEngine, Script
@@ -124,7 +124,7 @@ async def test_closing_early_cancels_the_request() -> None:
 
 async def test_an_engine_that_closes_cuts_the_answer_short() -> None:
     engine = fake(Script(steps("abc"), is_endless=True))
-    with pytest.raises(EngineError, match="cut short"):
+    with pytest.raises(EngineClosing, match="cut short"):
         async for event in run_turn(engine, chatml(), Turn(HI, SamplingParams())):
             if isinstance(event, TextDelta):
                 await engine.aclose()

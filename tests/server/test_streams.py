@@ -132,4 +132,4 @@ async def test_closing_the_server_ends_streams_with_an_error() -> None:
         await here.app.state.service.aclose()
         rest = [line async for line in lines]
     assert payloads("\n".join(rest))[-1] == "[DONE]"
-    assert any("cut short" in line for line in rest)
+    assert any("cut short" in line and "shutting_down" in line for line in rest)
