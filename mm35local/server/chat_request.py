@@ -20,7 +20,7 @@ from mm35local.chat.turn import Turn
 from mm35local.errors import RequestError
 from mm35local.server.effort import EffortFields
 from mm35local.server.format_fields import read_format
-from mm35local.server.sampling import MAX_CHOICES, NumLogprobs, SamplingFields, StopList, StreamOptions, TokenLimit
+from mm35local.server.sampling import MAX_CHOICES, NumLogprobs, SamplingFields, StopList, StreamFields, TokenLimit
 from mm35local.server.tool_fields import read_choice, read_tools
 from mm35local.server.unsupported import refuse_unsupported
 from mm35local.types import SamplingParams
@@ -86,13 +86,11 @@ class WireMessage(BaseModel):
         )
 
 
-class ChatRequest(SamplingFields, EffortFields):
+class ChatRequest(SamplingFields, EffortFields, StreamFields):
     model_config = ConfigDict(extra="allow", allow_inf_nan=False)  # extras are looked at by `refuse_unsupported` only
 
     messages: Annotated[list[WireMessage], Field(min_length=1)]
     model: str | None = None
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
     max_tokens: TokenLimit = None
     max_completion_tokens: TokenLimit = None
     stop: StopList = ()
@@ -117,11 +115,6 @@ class ChatRequest(SamplingFields, EffortFields):
     def contents(self) -> list[tuple[str, object]]:
         """Where images may stand, each with its name."""
         return [(f"messages.{i}.content", message.content) for i, message in enumerate(self.messages)]
-
-    @property
-    def wants_usage(self) -> bool:
-        """Only asked of streams: an answer in one piece always has it."""
-        return self.stream_options is not None and bool(self.stream_options.include_usage)
 
     @property
     def tool_notes(self) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ from mm35local.server.clients import client_of
 from mm35local.server.logprobs import PendingScores, completion_logprobs, num_characters
 from mm35local.server.parsing import parse
 from mm35local.server.problems import Problem
-from mm35local.server.sampling import MAX_CHOICES, NumLogprobs, SamplingFields, StopList, StreamOptions, TokenLimit
+from mm35local.server.sampling import MAX_CHOICES, NumLogprobs, SamplingFields, StopList, StreamFields, TokenLimit
 from mm35local.server.security import read_body
 from mm35local.server.service import Service
 from mm35local.server.sse import COMMENT, DONE, frame
@@ -40,7 +40,7 @@ _DEFAULT_MAX_TOKENS = 16
 _Ids = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
 
 
-class CompletionRequest(SamplingFields):
+class CompletionRequest(SamplingFields, StreamFields):
     model_config = ConfigDict(extra="allow", allow_inf_nan=False)  # extras are looked at by `refuse_unsupported` only
 
     prompt: str | _Ids | Annotated[list[str] | list[_Ids], Field(min_length=1, max_length=MAX_CHOICES)]
@@ -49,8 +49,6 @@ class CompletionRequest(SamplingFields):
     stop: StopList = ()
     logprobs: NumLogprobs = None
     n: Annotated[int | None, Field(ge=1, le=MAX_CHOICES)] = None
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
 
     @model_validator(mode="after")
     def _is_supported(self) -> CompletionRequest:
@@ -89,9 +87,8 @@ async def completions(request: Request) -> Response:
         for parts in asked.prompts(dialect, service.model.metadata)
         for each in with_own_seeds(turn, asked.n or 1)
     ]
-    wants_usage = asked.stream_options is not None and bool(asked.stream_options.include_usage)
     writer = CompletionWriter(
-        service.model.id, num_choices=asked.n or 1, num_answers=len(choices), wants_usage=wants_usage
+        service.model.id, num_choices=asked.n or 1, num_answers=len(choices), wants_usage=asked.wants_usage
     )
     return await respond(request, choices, writer, streams=bool(asked.stream))
 

@@ -91,16 +91,16 @@ class Fetcher:
     async def _read(self, response: httpx.Response, field: str) -> bytes:
         if response.status_code != httpx.codes.OK:
             raise _refused(f"its server answered {response.status_code}", field)
+        too_long = _refused(f"it is longer than {self.max_bytes >> 20} MiB", field)
         declared = response.headers.get("content-length", "")
+        if declared.isdecimal() and int(declared) > self.max_bytes:
+            raise too_long
         data = bytearray()
-        if not (declared.isdecimal() and int(declared) > self.max_bytes):
-            async for chunk in response.aiter_bytes():
-                data += chunk
-                if len(data) > self.max_bytes:
-                    break
-            else:
-                return bytes(data)
-        raise _refused(f"it is longer than {self.max_bytes >> 20} MiB", field)
+        async for chunk in response.aiter_bytes():
+            data += chunk
+            if len(data) > self.max_bytes:
+                raise too_long
+        return bytes(data)
 
 
 def is_public(address: str) -> bool:

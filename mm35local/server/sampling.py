@@ -37,8 +37,20 @@ Bias = Annotated[float, Field(ge=-100, le=100)]
 NumLogprobs = Annotated[int | None, Field(ge=0, le=MAX_LOGPROBS)]
 
 
-class StreamOptions(BaseModel):
+class _StreamOptions(BaseModel):
     include_usage: bool | None = None
+
+
+class StreamFields(BaseModel):
+    """Of OpenAI's two older wires; the newer ones have `stream` alone and always tell the usage."""
+
+    stream: bool | None = None
+    stream_options: _StreamOptions | None = None
+
+    @property
+    def wants_usage(self) -> bool:
+        """Only asked of streams: an answer in one piece always has it."""
+        return self.stream_options is not None and bool(self.stream_options.include_usage)
 
 
 class SamplingFields(BaseModel):

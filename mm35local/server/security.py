@@ -106,19 +106,16 @@ async def read_body(request: Request, max_bytes: int = MAX_BODY_BYTES) -> bytes:
     """Raises HTTPException: 413 as soon as the body is known to be longer, 408 where it stops coming, 415 packed."""
     if (packing := request.headers.get("content-encoding", "identity")) != "identity":
         raise HTTPException(415, f"bodies packed with {packing[:40]!r} are not read; send plain JSON")
-    declared = request.headers.get("content-length", "0")
-    chunks: list[bytes] = []
-    num_bytes = int(declared) if declared.isdecimal() else 0
-    if num_bytes <= max_bytes:
-        num_bytes = 0
-        async for chunk in _in_time(request.stream()):
-            num_bytes += len(chunk)
-            if num_bytes > max_bytes:
-                break
-            chunks.append(chunk)
-    if num_bytes > max_bytes:
-        raise HTTPException(413, f"the body is longer than the {max_bytes >> 20} MiB that this server reads")
-    return b"".join(chunks)
+    too_long = HTTPException(413, f"the body is longer than the {max_bytes >> 20} MiB that this server reads")
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > max_bytes:
+        raise too_long
+    body = bytearray()
+    async for chunk in _in_time(request.stream()):
+        body += chunk
+        if len(body) > max_bytes:
+            raise too_long
+    return bytes(body)
 
 
 async def _in_time(chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
