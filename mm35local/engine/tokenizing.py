@@ -31,13 +31,13 @@ class Tokenizing:
         self._asked.put(command)
 
     def _run(self) -> None:
-        while True:
-            command = self._asked.get()
-            self.is_busy = True
-            try:
+        try:
+            while True:
+                command = self._asked.get()
+                self.is_busy = True
                 ids = tuple(self._tokenize(command.parts))
-            except Exception:  # noqa: BLE001 the other half of the worker's loop
-                traceback.print_exc()
-                os._exit(1)
-            self.is_busy = False
-            self._answer(Tokenized(command.call_id, ids))
+                self.is_busy = False
+                self._answer(Tokenized(command.call_id, ids))
+        finally:  # nothing but an exception leads here
+            traceback.print_exc()
+            os._exit(1)
