@@ -72,9 +72,19 @@ def _read_part(part: object, field: str) -> Content:
         return Content(thinking=read_thinking(part.get(_THINKING[kind]), field))
     if kind in _UNREADABLE:
         return Content()
+    if kind == "document" and (text := _document(part.get("source"))) is not None:
+        return Content(text)
     if kind not in _TEXT:
         raise RequestError(f"{field} is of type {kind!r}: only text and images are supported", field)
     text = part.get(_TEXT[kind])
     if not isinstance(text, str):
         raise RequestError(f"{field} has no text", field)
     return Content(text)
+
+
+def _document(source: object) -> str | None:
+    """Anthropic's plain text documents; None for what would have to be unpacked first."""
+    if not isinstance(source, Mapping) or source.get("type") != "text":
+        return None
+    text = source.get("data")
+    return text if isinstance(text, str) else None

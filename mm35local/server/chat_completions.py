@@ -35,5 +35,5 @@ async def chat_completions(request: Request) -> Response:
         thinking_field=service.model.thinking_field,
     )
     choices = [service.answer(each, "chat", client_of(request)) for each in with_own_seeds(turn, asked.n or 1)]
-    headers = note_headers(asked.effort, dialect, asked.tool_notes, has_tools=bool(asked.tools))
+    headers = note_headers(asked.effort, dialect, asked.notes, has_tools=bool(asked.tools))
     return await respond(request, choices, writer, streams=bool(asked.stream), headers=headers)

@@ -22,7 +22,7 @@ from mm35local.server.effort import EffortFields
 from mm35local.server.format_fields import read_format
 from mm35local.server.sampling import MAX_CHOICES, NumLogprobs, SamplingFields, StopList, StreamFields, TokenLimit
 from mm35local.server.tool_fields import read_choice, read_tools
-from mm35local.server.unsupported import refuse_unsupported
+from mm35local.server.unsupported import refuse_unsupported, unused_notes
 from mm35local.types import SamplingParams
 
 
@@ -117,8 +117,9 @@ class ChatRequest(SamplingFields, EffortFields, StreamFields):
         return [(f"messages.{i}.content", message.content) for i, message in enumerate(self.messages)]
 
     @property
-    def tool_notes(self) -> tuple[str, ...]:
-        return read_tools(self.tools)[1]
+    def notes(self) -> tuple[str, ...]:
+        """What of it is not used."""
+        return (*read_tools(self.tools)[1], *unused_notes(self.model_extra or {}))
 
     def turn(self, defaults: SamplingParams, now: datetime) -> Turn:
         """`defaults` are the model's for this effort. Raises RequestError for tools and formats that make no sense."""

@@ -23,6 +23,7 @@ from mm35local.server.answers import respond, with_own_seeds
 from mm35local.server.chat_writer import openai_usage
 from mm35local.server.clients import client_of
 from mm35local.server.logprobs import PendingScores, completion_logprobs, num_characters
+from mm35local.server.notes import note_headers
 from mm35local.server.parsing import parse
 from mm35local.server.problems import Problem
 from mm35local.server.sampling import MAX_CHOICES, NumLogprobs, SamplingFields, StopList, StreamFields, TokenLimit
@@ -30,7 +31,7 @@ from mm35local.server.security import read_body
 from mm35local.server.service import Service
 from mm35local.server.sse import COMMENT, DONE, frame
 from mm35local.server.stopwatch import Stopwatch
-from mm35local.server.unsupported import refuse_unsupported
+from mm35local.server.unsupported import refuse_unsupported, unused_notes
 from mm35local.server.verbatim import NO_CONVERSATION, Parts, Verbatim, continued, filled
 
 router = APIRouter()
@@ -90,7 +91,8 @@ async def completions(request: Request) -> Response:
     writer = CompletionWriter(
         service.model.id, num_choices=asked.n or 1, num_answers=len(choices), wants_usage=asked.wants_usage
     )
-    return await respond(request, choices, writer, streams=bool(asked.stream))
+    headers = note_headers(Effort.NONE, dialect, unused_notes(asked.model_extra or {}))
+    return await respond(request, choices, writer, streams=bool(asked.stream), headers=headers)
 
 
 class CompletionWriter:

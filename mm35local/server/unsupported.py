@@ -43,8 +43,40 @@ _ASKS: Mapping[str, _Predicate] = {
 }
 
 
+_FORMATS = (
+    "grammar",
+    "json_schema",
+    "structured_outputs",
+    "guided_json",
+    "guided_regex",
+    "guided_choice",
+    "guided_grammar",
+)
+_IDLE: Mapping[str, tuple[Any, ...]] = {
+    "dry_multiplier": (0,),
+    "dynatemp_range": (0,),
+    "length_penalty": (1,),
+    "mirostat": (0,),
+    "smoothing_factor": (0,),
+    "tfs_z": (1,),
+    "top_a": (0,),
+    "top_n_sigma": (-1, 0),
+    "typical_p": (1, 0),
+    "use_beam_search": (False,),
+    "xtc_probability": (0,),
+}
+"""Samplers of other servers, with the values at which they do nothing. An answer without them is still an answer."""
+
+
+def unused_notes(extras: Mapping[str, Any]) -> tuple[str, ...]:
+    """A note on each sampler that was asked for and is not known here."""
+    asked = [name for name, idle in _IDLE.items() if extras.get(name) not in (None, *idle)]
+    return tuple(f"{name} is not known here and was not used" for name in asked)
+
+
 def refuse_unsupported(extras: Mapping[str, Any]) -> None:
     """Raises RequestError for the first field in `extras` that asks for what this version cannot do."""
     for name, asks in _ASKS.items():
         if name in extras and asks(extras[name]):
-            raise RequestError(f"{name} is not supported yet", name, "unsupported_parameter", f"leave {name} out")
+            hint = "send it as response_format of a chat completion" if name in _FORMATS else f"leave {name} out"
+            raise RequestError(f"{name} is not supported", name, "unsupported_parameter", hint)

@@ -25,6 +25,7 @@ TEXT = {"type": "text", "text": "a"}
         ([{"type": "thinking", "thinking": "hm", "signature": "x"}, TEXT], Content("a", "hm")),
         ([{"type": "redacted_thinking", "data": "x"}, TEXT], Content("a")),
         ([{"type": "reasoning_text", "text": "hm"}], Content("", "hm")),
+        ([{"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "a"}}], Content("a")),
     ],
 )
 def test_every_dialect(content: object, expected: Content) -> None:
@@ -39,6 +40,7 @@ def test_every_dialect(content: object, expected: Content) -> None:
         ([{"type": "text"}], "content.0 has no text"),
         ([7], "content.0 is a int"),
         ([{"type": ["text"]}], "content.0 is of type"),
+        ([{"type": "document", "source": {"type": "base64", "data": "JVBERi0="}}], "content.0 is of type 'document'"),
     ],
 )
 def test_what_is_no_text_is_named(content: object, problem: str) -> None:

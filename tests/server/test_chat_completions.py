@@ -171,3 +171,15 @@ async def test_a_schema_beside_json_object_is_enforced_as_llama_cpp_does(here: H
     assert with_schema is not None
     assert without is not None
     assert ("horse_power" in with_schema.lark, "horse_power" in without.lark) == (True, False)
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+async def test_a_sampler_that_is_not_known_here_leaves_a_note_unless_it_would_do_nothing(here: Here, path: str) -> None:
+    body = {"messages": [{"role": "user", "content": "Hi"}], "prompt": "Hi"}
+    idle = {"dry_multiplier": 0, "typical_p": 1.0, "mirostat": None, "xtc_probability": 0.0}
+    assert "x-mm35-note" not in (await here.client.post(path, json={**body, **idle})).headers
+    asked = await here.client.post(path, json={**body, **idle, "mirostat": 2, "dry_multiplier": 0.8})
+    assert asked.status_code == 200
+    note = asked.headers["x-mm35-note"]
+    assert all(name in note for name in ("mirostat", "dry_multiplier"))
+    assert "typical_p" not in note
