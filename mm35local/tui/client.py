@@ -6,7 +6,9 @@ Closing the event stream early closes the connection, which is how the server le
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import AsyncGenerator
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +21,7 @@ from mm35local.tui.sse import iter_data
 from mm35local.tui.wire import SERVER_NAME, HealthBody, read_chunk, read_error
 
 CONNECT_SECONDS = 5.0
+_PIECE_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,24 @@ class ChatRequest:
     max_tokens: int | None = None
     top_p: float | None = None
 
-    def body(self) -> dict[str, Any]:
+    def pieces(self) -> Iterator[bytes]:
+        """The body as JSON, some 64 KiB at a time: of a long conversation it is never held whole."""
+        piece = b""
+        for part in self._parts():
+            piece += part
+            if len(piece) >= _PIECE_BYTES:
+                yield piece
+                piece = b""
+        yield piece
+
+    def _parts(self) -> Iterator[bytes]:
+        """Message by message."""
+        yield _json(self._options()).removesuffix(b"}") + b',"messages":['
+        for number, message in enumerate(self.messages):
+            yield (b"," if number else b"") + _json(message.body())
+        yield b"]}"
+
+    def _options(self) -> dict[str, Any]:
         optional = {
             "reasoning_effort": self.effort,
             "temperature": self.temperature,
@@ -56,7 +76,6 @@ class ChatRequest:
         }
         return {
             "model": self.model,
-            "messages": [message.body() for message in self.messages],
             "stream": True,
             "return_progress": True,
             "stream_options": {"include_usage": True},
@@ -111,7 +130,7 @@ class ServerClient:
         """
         is_open = is_ended = False
         try:
-            async with self._http.stream("POST", "/v1/chat/completions", json=request.body()) as reply:
+            async with self._post(request) as reply:
                 if reply.is_error:
                     raise read_error(reply.status_code, await reply.aread())
                 is_open = True
@@ -126,6 +145,21 @@ class ServerClient:
             raise ServerUnreachable(self.url, _describe(problem)) from problem
         if not is_ended:
             raise _broken_off("the server said no more")
+
+    def _post(self, request: ChatRequest) -> AbstractAsyncContextManager[httpx.Response]:
+        num_bytes = sum(map(len, request.pieces()))  # said beforehand: not every server reads bodies of unknown length
+        headers = {"Content-Type": "application/json", "Content-Length": str(num_bytes)}
+        content = _asynchronously(request.pieces())
+        return self._http.stream("POST", "/v1/chat/completions", content=content, headers=headers)
+
+
+async def _asynchronously(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
+    for piece in pieces:
+        yield piece
+
+
+def _json(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
 
 
 def _broken_off(detail: str) -> ServerError:

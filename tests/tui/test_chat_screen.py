@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import gc
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +26,20 @@ from mm35local.tui.widgets.question import Question
 from mm35local.tui.widgets.status_line import StatusLine
 from mm35local.tui.widgets.thinking import Thinking
 from mm35local.tui.widgets.welcome import Welcome
-from tests.fakes.chat_server import ChatScript, ChatServer, Drop, Fail, Pause, Refuse, Say, Think, demo_script, trickle
+from tests.fakes.chat_server import (
+    ChatScript,
+    ChatServer,
+    Drop,
+    Fail,
+    Finish,
+    Pause,
+    Refuse,
+    Say,
+    Script,
+    Think,
+    demo_script,
+    trickle,
+)
 from tests.tui.chat_pilot import NOWHERE, Chat, open_chat
 from tests.tui.conftest import until
 
@@ -106,44 +118,6 @@ async def test_past_conversations_are_listed_found_and_resumed(server: ChatServe
         assert chat.answers == ["Hello."]
         await chat.pilot.press("ctrl+o", "down", "up", "escape")
         assert isinstance(chat.app.screen, ChatScreen)
-
-
-async def test_long_conversations_open_at_their_end(server: ChatServer, tmp_path: Path) -> None:
-    options = ChatOptions(server.url, history_path=tmp_path / "history.sqlite3")
-    async with open_chat(options) as chat:
-        for _ in range(30):
-            reply = await chat.app.session.ask("q", "m")
-            await chat.app.session.answer(reply, chat.app.connection.ready)
-    async with open_chat(replace(options, continue_last=True)) as chat:
-        await until(lambda: len(chat.app.screen.query(Answer)) == 10)
-        assert "40 earlier messages" in chat.text("#earlier")
-        await chat.pilot.press("ctrl+up")
-        await until(lambda: len(chat.app.screen.query(Answer)) == 20)
-        for _ in range(20):
-            await chat.pilot.press("pageup")
-        await until(lambda: len(chat.app.screen.query(Answer)) == 30)
-        await chat.pilot.press("ctrl+up")
-        for number in range(31, 33):
-            await chat.ask("more")
-            await chat.answered(number)
-        await until(lambda: len(chat.app.screen.query(Answer)) == 12)
-        assert "40 earlier messages" in chat.text("#earlier")
-
-
-async def test_folded_messages_are_let_go(server: ChatServer) -> None:
-    """The collector sees no view but those on the screen, and old ones hold no more than their text."""
-    server.script.scripts = [(Say("- a\n- b\n"),)]
-    async with open_chat(ChatOptions(server.url)) as chat:
-        for number in range(1, 31):
-            await chat.ask("?")
-            await chat.answered(number)
-        shown = list(chat.app.screen.query(MarkdownView))
-        assert len(shown) < 25
-        assert not any(view.laid_out for view in shown[:-3])
-        assert shown[0].lines == [" • a", " • b"]
-        gc.collect()
-        kept = [view for view in gc.get_objects() if isinstance(view, MarkdownView) and view.app is chat.app]
-        assert set(kept) == set(shown)
 
 
 async def test_a_key_of_the_bottom_line_can_be_clicked(server: ChatServer) -> None:
@@ -365,15 +339,3 @@ async def test_leaving_in_mid_answer_keeps_what_came(server: ChatServer, tmp_pat
 def test_without_a_terminal_there_is_no_chat() -> None:
     with pytest.raises(UsageError, match="needs a terminal"):
         run_chat(ChatOptions(NOWHERE))
-
-
-async def test_a_short_conversation_stands_at_the_top_and_a_long_one_at_its_end(server: ChatServer) -> None:
-    async with open_chat(ChatOptions(server.url), (80, 24)) as chat:
-        for number in range(1, 8):
-            await chat.ask("?")
-            await chat.answered(number)
-            turns, region = chat.screen.transcript.turns, chat.screen.transcript.region
-            if number == 1:
-                assert turns[0].region.y - region.y == 1
-        assert turns[0].region.bottom < region.y
-        assert region.bottom - turns[-1].region.bottom <= 2

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 
 import pytest
 
@@ -43,6 +44,19 @@ async def test_only_what_was_chosen_is_sent(server: ChatServer) -> None:
         "return_progress": True,
     }
     assert (chosen["reasoning_effort"], chosen["temperature"], chosen["max_tokens"]) == ("high", 0.0, 5)
+
+
+async def test_a_long_conversation_is_sent_in_pieces(server: ChatServer) -> None:
+    said = [ChatMessage("user", f"{number} \u2028 " + "é" * 5000) for number in range(100)]
+    said.append(ChatMessage("user", "and this", ("data:image/png;base64,AA",)))
+    request = ChatRequest(tuple(said))
+    pieces = list(request.pieces())
+    assert max(map(len, pieces)) < 80_000
+    assert len(pieces) > 10
+    await _events(server.url, request)
+    assert server.script.requests[0]["messages"] == [message.body() for message in said]
+    assert json.loads(b"".join(pieces)) == server.script.requests[0]
+    assert next(ChatRequest(()).pieces()).endswith(b'"messages":[]}')
 
 
 async def test_a_refusal_is_the_servers_words(server: ChatServer) -> None:

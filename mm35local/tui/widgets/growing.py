@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from textual._styles_cache import StylesCache
 from textual.geometry import Region, Size
 from textual.reactive import reactive
 from textual.strip import Strip
 from textual.widget import Widget
+
+
+def forget_removed() -> None:
+    """Let go of widgets' painted lines. One of Textual's caches has them in its keys: those of widgets that are gone
+    would stay until 1,024 others were painted."""
+    StylesCache.get_inner_outer.cache_clear()
 
 
 class Growing(Widget):

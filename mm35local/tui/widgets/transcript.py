@@ -17,7 +17,7 @@ from mm35local.tui.events import ModelCard
 from mm35local.tui.records import Message, Role
 from mm35local.tui.reply import Reply
 from mm35local.tui.widgets.answer import Answer
-from mm35local.tui.widgets.growing import Ground
+from mm35local.tui.widgets.growing import Ground, forget_removed
 from mm35local.tui.widgets.notice import Notice
 from mm35local.tui.widgets.question import Question
 from mm35local.tui.widgets.thinking import Thinking
@@ -56,6 +56,7 @@ class Transcript(VerticalScroll, Ground, can_focus=False):
         with self.app.batch_update():
             await self.query_children(Page).remove()
             await self.mount_all(self._pages(shown) or [Page(Welcome(self._reason))])
+        forget_removed()
         self.tell_model(self._model)
         self._tell_earlier(messages[:-_NUM_SHOWN])
         self.anchor(bool(shown))
@@ -100,6 +101,7 @@ class Transcript(VerticalScroll, Ground, can_focus=False):
             if num_left < _NUM_SHOWN:
                 break
             await page.remove()
+        forget_removed()
 
     @property
     def _last_page(self) -> Page:

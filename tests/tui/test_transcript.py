@@ -1,0 +1,71 @@
+"""The conversation on the screen: where it stands, what is built of a long one, and what goes again."""
+
+from __future__ import annotations
+
+import gc
+from dataclasses import replace
+from pathlib import Path
+
+from textual._styles_cache import StylesCache
+from textual.widget import Widget
+
+from mm35local.tui.options import ChatOptions
+from mm35local.tui.widgets.answer import Answer
+from mm35local.tui.widgets.markdown_view import MarkdownView
+from tests.fakes.chat_server import ChatServer, Say
+from tests.tui.chat_pilot import open_chat
+from tests.tui.conftest import until
+
+
+async def test_long_conversations_open_at_their_end(server: ChatServer, tmp_path: Path) -> None:
+    options = ChatOptions(server.url, history_path=tmp_path / "history.sqlite3")
+    async with open_chat(options) as chat:
+        for _ in range(30):
+            reply = await chat.app.session.ask("q", "m")
+            await chat.app.session.answer(reply, chat.app.connection.ready)
+    async with open_chat(replace(options, continue_last=True)) as chat:
+        await until(lambda: len(chat.app.screen.query(Answer)) == 10)
+        assert "40 earlier messages" in chat.text("#earlier")
+        await chat.pilot.press("ctrl+up")
+        await until(lambda: len(chat.app.screen.query(Answer)) == 20)
+        for _ in range(20):
+            await chat.pilot.press("pageup")
+        await until(lambda: len(chat.app.screen.query(Answer)) == 30)
+        await chat.pilot.press("ctrl+up")
+        for number in range(31, 33):
+            await chat.ask("more")
+            await chat.answered(number)
+        await until(lambda: len(chat.app.screen.query(Answer)) == 12)
+        assert "40 earlier messages" in chat.text("#earlier")
+
+
+async def test_folded_messages_are_let_go(server: ChatServer) -> None:
+    """The collector sees no view but those on the screen, and old ones hold no more than their text."""
+    server.script.scripts = [(Say("- a\n- b\n"),)]
+    async with open_chat(ChatOptions(server.url)) as chat:
+        for number in range(1, 31):
+            await chat.ask("?")
+            await chat.answered(number)
+        shown = list(chat.app.screen.query(MarkdownView))
+        assert len(shown) < 25
+        assert not any(view.laid_out for view in shown[:-3])
+        assert shown[0].lines == [" • a", " • b"]
+        gc.collect()
+        widgets = [item for item in gc.get_objects() if isinstance(item, Widget)]
+        kept = [view for view in widgets if isinstance(view, MarkdownView) and view.app is chat.app]
+        assert set(kept) == set(shown)
+        of_widgets = {id(widget._styles_cache) for widget in widgets}
+        caches = [item for item in gc.get_objects() if isinstance(item, StylesCache)]
+        assert [cache for cache in caches if id(cache) not in of_widgets] == []
+
+
+async def test_a_short_conversation_stands_at_the_top_and_a_long_one_at_its_end(server: ChatServer) -> None:
+    async with open_chat(ChatOptions(server.url), (80, 24)) as chat:
+        for number in range(1, 8):
+            await chat.ask("?")
+            await chat.answered(number)
+            turns, region = chat.screen.transcript.turns, chat.screen.transcript.region
+            if number == 1:
+                assert turns[0].region.y - region.y == 1
+        assert turns[0].region.bottom < region.y
+        assert region.bottom - turns[-1].region.bottom <= 2
