@@ -1,4 +1,4 @@
-"""What the terminal chat costs: `python -m bench.tui [--minutes M] [--idle SECONDS] [--rounds N]`.
+"""What the terminal chat costs: `python -m bench.tui [--minutes M] [--idle SECONDS] [--rounds N] [--name N]`.
 
 The chat runs as a process of its own on a pseudo terminal of 120 x 40, against a scripted server; CPU is what the
 operating system counted for the chat. The terminal says that it knows synchronized output, as today's do: the chat then
@@ -46,6 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=0.5)
     parser.add_argument("--idle", type=float, default=30.0)
+    parser.add_argument("--name", default="tui", help="of the file in results/")
     parser.add_argument("--rounds", type=int, default=3, help="0 measures the stream alone")
     arguments = parser.parse_args()
     samples: dict[str, list[float]] = defaultdict(list)
@@ -63,7 +64,7 @@ def main() -> None:
             samples["idle CPU (% of a core)"].append(chat.watch(arguments.idle).cpu_percent)
         for what, value in _stream(60 * arguments.minutes, Path(folder) / "streamed.sqlite3"):
             samples[what].append(value)
-    report("tui", "", samples)
+    report(arguments.name, "", samples)
 
 
 def _stream(seconds: float, history: Path) -> Iterator[tuple[str, float]]:

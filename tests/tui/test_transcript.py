@@ -6,13 +6,16 @@ import gc
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+from rich.console import RenderableType
 from textual._styles_cache import StylesCache
+from textual.screen import Screen
 from textual.widget import Widget
 
 from mm35local.tui.options import ChatOptions
 from mm35local.tui.widgets.answer import Answer
 from mm35local.tui.widgets.markdown_view import MarkdownView
-from tests.fakes.chat_server import ChatServer, Say
+from tests.fakes.chat_server import ChatServer, Say, trickle
 from tests.tui.chat_pilot import open_chat
 from tests.tui.conftest import until
 
@@ -37,6 +40,24 @@ async def test_long_conversations_open_at_their_end(server: ChatServer, tmp_path
             await chat.answered(number)
         await until(lambda: len(chat.app.screen.query(Answer)) == 12)
         assert "40 earlier messages" in chat.text("#earlier")
+
+
+async def test_a_scroll_bar_is_no_frame_of_its_own(server: ChatServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.script.scripts = [trickle("word and word\n\n", 60)]
+    async with open_chat(ChatOptions(server.url)) as chat:
+        frames: list[set[str]] = []
+        display = chat.app._display
+
+        def count(screen: Screen[object], update: RenderableType | None) -> None:
+            if update is not None:
+                frames.append({type(widget).__name__ for widget in screen._dirty_widgets})
+            display(screen, update)
+
+        monkeypatch.setattr(chat.app, "_display", count)
+        await chat.ask("?")
+        await chat.answered()
+        assert sum("MarkdownView" in frame for frame in frames) > 5
+        assert sum(frame == {"ScrollBar"} for frame in frames) <= 1
 
 
 async def test_folded_messages_are_let_go(server: ChatServer) -> None:

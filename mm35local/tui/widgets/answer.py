@@ -22,8 +22,7 @@ from mm35local.tui.widgets.thinking import Thinking
 from mm35local.tui.widgets.tool_calls import ToolCalls
 from mm35local.tui.widgets.turn import Turn
 
-PAINTS_PER_SECOND = 8
-"""Textual repaints twice for each: what changed, and the scroll bar after it."""
+PAINTS_PER_SECOND = 10
 
 
 class Answer(Turn):

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from textual.app import ComposeResult
 from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
+from textual.geometry import Size
 from textual.widgets import Static
 
 from mm35local.errors import Mm35Error
@@ -49,6 +50,13 @@ class Transcript(VerticalScroll, Ground, can_focus=False):
         yield Static(id="floor")
         yield self._earlier_line
         yield Page()
+
+    def _size_updated(self, size: Size, virtual_size: Size, container_size: Size, layout: bool = True) -> bool:
+        """Textual paints a scroll bar after what it scrolls, as a frame of its own: here they come together."""
+        is_changed = super()._size_updated(size, virtual_size, container_size, layout)
+        if is_changed and self.show_vertical_scrollbar:
+            self.screen._compositor.update_widgets({self.vertical_scrollbar})
+        return is_changed
 
     async def show(self, messages: list[Message]) -> None:
         """Show a whole conversation; an empty one shows the welcome."""
