@@ -8,20 +8,16 @@ from __future__ import annotations
 
 import time
 
-from rich.style import Style
 from textual.events import Click
-from textual.geometry import Region, Size
-from textual.selection import Selection
-from textual.strip import Strip
 from textual.theme import Theme
 
 from mm35local.tui.growing_fence import GrowingFence
 from mm35local.tui.markdown_lines import Block, Line, Palette, is_web, layout, parse
 from mm35local.tui.plain_text import visible
-from mm35local.tui.widgets.growing import Growing
+from mm35local.tui.widgets.lines_view import LinesView
 
 
-class MarkdownView(Growing):
+class MarkdownView(LinesView):
     """`add` takes text as it comes from the model, `catch_up` shows what has come; `settle` says that it is whole."""
 
     REST = 6.0
@@ -30,34 +26,20 @@ class MarkdownView(Growing):
     def __init__(self, text: str = "") -> None:
         super().__init__()
         self._source = visible(text)
-        self._width = 0
         self._sealed: list[tuple[str, int, int]] = []
         """Places of the blocks that are laid out for good."""
         self._tail_line = 0
         """The line of the source where the last block begins."""
-        self.laid_out: list[Line] = []
-        """The lines it shows; those of finished blocks stay the same objects."""
         self._num_sealed_lines = 0
-        self._height: int | None = None
-        """Lines that it takes; None before they are laid out."""
-        self._painted: dict[int, tuple[Line, Strip]] = {}
-        """What is on the screen, by the number of the line. A Strip takes ten times the memory of its line."""
         self._fence = GrowingFence()
         self._is_growing = False
         self._is_behind = False
         self._rests_until = 0.0
         self._palette: Palette | None = None
-        self._ground: Style | None = None
 
     @property
     def source(self) -> str:
         return self._source
-
-    @property
-    def lines(self) -> list[str]:
-        """What it shows, without colours; nothing before its width is known."""
-        self._lay_out()
-        return ["".join(segment.text for segment in line).rstrip() for line in self.laid_out]
 
     def on_mount(self) -> None:
         self.app.theme_changed_signal.subscribe(self, self._on_theme)
@@ -109,28 +91,14 @@ class MarkdownView(Growing):
 
     # --- layout ---
 
-    def get_content_width(self, container: Size, viewport: Size) -> int:
-        return container.width
-
-    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
-        if width != self._width:
-            self._forget()
-            self._width = width
-        if self._height is None:
-            self._lay_out()
-        return self._height or 0
-
     def _lay_out(self) -> None:
         if self._width and not self.laid_out:
             self._lay_out_tail()
 
     def _forget(self) -> None:
-        """Begin again from the whole source."""
-        self._sealed, self._tail_line = [], 0
-        self.laid_out, self._num_sealed_lines = [], 0
+        super()._forget()
+        self._sealed, self._tail_line, self._num_sealed_lines = [], 0, 0
         self._fence = GrowingFence()
-        self._height = None
-        self._painted.clear()
 
     def _tail_blocks(self) -> list[Block]:
         """What may still change, with lines of the whole source."""
@@ -175,58 +143,6 @@ class MarkdownView(Growing):
         self._palette = None
         self._forget()
         self.refresh(layout=True)
-
-    # --- painting ---
-
-    def notify_style_update(self) -> None:
-        super().notify_style_update()
-        self._ground = None
-        self._painted.clear()
-
-    def render_lines(self, crop: Region) -> list[Strip]:
-        """A line that only moved is not painted again: that is most of what a stream would cost."""
-        self._lay_out()
-        self.skip_styles_cache()
-        strips = [self._paint(y) for y in crop.line_range]
-        if len(self._painted) > 2 * self.screen.size.height:
-            self._painted = {y: self._painted[y] for y in crop.line_range if y in self._painted}
-        background = self.background_colors[1]
-        for line_filter in self.get_line_filters():
-            strips = [strip.apply_filter(line_filter, background) for strip in strips]
-        left, right = crop.column_span
-        return [strip.crop(left, right) for strip in strips]
-
-    def _paint(self, y: int) -> Strip:
-        """A line of what is laid out, with the padding beside it."""
-        line = self.laid_out[y] if y < len(self.laid_out) else []
-        known = self._painted.get(y)
-        if known is not None and known[0] == line and known[1].cell_length == self.outer_size.width:
-            return known[1]
-        content, padding = self.render_line(y), self.styles.padding
-        strip = Strip.join([Strip.blank(padding.left, self._ground), content, Strip.blank(padding.right, self._ground)])
-        self._painted[y] = line, strip
-        return strip
-
-    def render_line(self, y: int) -> Strip:
-        width = self.size.width
-        ground = self._ground = self._ground or self.rich_style
-        if y >= len(self.laid_out):
-            return Strip.blank(width, ground)
-        strip = Strip(self.laid_out[y]).apply_style(ground)
-        selection = self.text_selection
-        if selection is not None and (span := selection.get_span(y)) is not None:
-            start, end = span
-            end = strip.cell_length if end == -1 else end
-            chosen = strip.crop(start, end).apply_style(self.screen.get_component_rich_style("screen--selection"))
-            strip = Strip.join([strip.crop(0, start), chosen, strip.crop(end)])
-        return strip.adjust_cell_length(width, ground).apply_offsets(0, y)
-
-    def get_selection(self, selection: Selection) -> tuple[str, str]:
-        return selection.extract("\n".join(self.lines)), "\n"
-
-    def selection_updated(self, selection: Selection | None) -> None:
-        self._painted.clear()
-        self.refresh()
 
     def on_click(self, event: Click) -> None:
         link = event.style.link

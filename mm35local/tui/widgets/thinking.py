@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-from textual.content import Content
-from textual.widgets import Collapsible, Static
+from textual.widgets import Collapsible
 
 from mm35local.tui.figures import count, duration
-from mm35local.tui.plain_text import visible
+from mm35local.tui.widgets.growing import Ground
+from mm35local.tui.widgets.plain_view import PlainView
 
 
-class Thinking(Collapsible):
+class Thinking(Collapsible, Ground):
+    class Contents(Collapsible.Contents, Ground):
+        """Grows with the thinking."""
+
     def __init__(self, text: str = "") -> None:
-        self._text = visible(text)
-        self._body = Static(Content(self._text), markup=False)
+        self._body = PlainView(text)
         super().__init__(self._body, title="thinking", collapsed_symbol="▸", expanded_symbol="▾")
         self.display = bool(text)
 
     def add(self, text: str) -> None:
-        self._text += visible(text)
         self.display = True
-        if not self.collapsed:
-            self._show()
-
-    def _show(self) -> None:
-        self._body.update(Content(self._text))
+        self._body.add(text, is_shown=not self.collapsed)
 
     def _watch_collapsed(self, collapsed: bool) -> None:
         if not collapsed:
-            self._show()
+            self._body.refresh(layout=True)
         super()._watch_collapsed(collapsed)
 
     def tell(self, is_thinking: bool, num_tokens: int, seconds: float) -> None:
