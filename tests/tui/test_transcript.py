@@ -12,7 +12,9 @@ from textual._styles_cache import StylesCache
 from textual.screen import Screen
 from textual.widget import Widget
 
+from mm35local.tui.history import History
 from mm35local.tui.options import ChatOptions
+from mm35local.tui.records import Message, Role, as_path
 from mm35local.tui.widgets.answer import Answer
 from mm35local.tui.widgets.markdown_view import MarkdownView
 from tests.fakes.chat_server import ChatServer, Say, trickle
@@ -40,6 +42,53 @@ async def test_long_conversations_open_at_their_end(server: ChatServer, tmp_path
             await chat.answered(number)
         await until(lambda: len(chat.app.screen.query(Answer)) == 12)
         assert "40 earlier messages" in chat.text("#earlier")
+
+
+async def test_earlier_messages_come_above_what_is_read(server: ChatServer, tmp_path: Path) -> None:
+    path = tmp_path / "history.sqlite3"
+    history = History(path)
+    await history.open()
+    number = await history.start_conversation("long", "m")
+    said = [Message((Role.USER, Role.ASSISTANT)[i % 2], f"{i}\n\n- a\n- b") for i in range(60)]
+    await history.add_tree(number, as_path(said))
+    await history.close()
+    async with open_chat(ChatOptions(server.url, history_path=path, continue_last=True)) as chat:
+        transcript = chat.screen.transcript
+        await until(lambda: len(transcript.turns) == 20)
+        first = transcript.turns[0]
+        assert first.region.y < transcript.region.y
+        # From the end: the first one comes into sight.
+        await chat.pilot.press("ctrl+up")
+        await until(lambda: len(transcript.turns) == 40)
+        await chat.pilot.pause()
+        assert first.region.y == transcript.region.y + transcript.size.height // 2
+        # From the top: it stays where it is.
+        transcript.scroll_home(animate=False)
+        await chat.pilot.pause()
+        first, place = transcript.turns[0], transcript.turns[0].region.y
+        await chat.pilot.press("ctrl+up")
+        await until(lambda: len(transcript.turns) == 60)
+        await chat.pilot.pause()
+        assert first.region.y == place
+        assert transcript.turns[19].region.bottom <= place
+
+
+async def test_page_up_goes_on_into_earlier_messages(server: ChatServer, tmp_path: Path) -> None:
+    options = ChatOptions(server.url, history_path=tmp_path / "history.sqlite3")
+    async with open_chat(options) as chat:
+        for _ in range(15):
+            reply = await chat.app.session.ask("q", "m")
+            await chat.app.session.answer(reply, chat.app.connection.ready)
+    async with open_chat(replace(options, continue_last=True)) as chat:
+        transcript = chat.screen.transcript
+        await until(lambda: len(transcript.turns) == 20)
+        transcript.scroll_home(animate=False)
+        await chat.pilot.pause()
+        first = transcript.turns[0]
+        await chat.pilot.press("pageup")
+        await until(lambda: len(transcript.turns) == 30)
+        await chat.pilot.pause()
+        assert 0 < first.region.y - transcript.region.bottom < 5
 
 
 async def test_a_scroll_bar_is_no_frame_of_its_own(server: ChatServer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,13 +72,20 @@ class Transcript(VerticalScroll, Ground, can_focus=False):
             self.scroll_home(animate=False)
 
     async def show_earlier(self) -> None:
-        """Build the messages before the first one shown."""
+        """Build the messages before the first one shown. That one stays where it is; if it is out of sight, it comes to
+        the middle, and the new ones' end above it."""
         if not self._earlier:
             return
-        pages = self._pages(self._earlier[-_NUM_SHOWN:])
+        first, pages = self.turns[0], self._pages(self._earlier[-_NUM_SHOWN:])
+        place = first.region.y if first.region.y in self.region.line_range else self.region.y + self.size.height // 2
         self.release_anchor()
-        await self.mount_all(pages, after=self._earlier_line)
-        self._tell_earlier(self._earlier[:-_NUM_SHOWN])
+        with self.app.batch_update():
+            await self.mount_all(pages, after=self._earlier_line)
+            self._tell_earlier(self._earlier[:-_NUM_SHOWN])
+            # Once all is laid out it is known where it stands; by itself Textual would paint that first.
+            self.screen._refresh_layout()
+            self.scroll_to(y=self.scroll_y + first.region.y - place, animate=False, immediate=True)
+            self.screen._refresh_layout()
 
     def _pages(self, messages: list[Message]) -> list[Page]:
         starts = range(0, len(messages), _NUM_ON_PAGE)
@@ -165,13 +172,17 @@ class Transcript(VerticalScroll, Ground, can_focus=False):
             self.select(ids[place])
 
     def scroll_pages(self, pages: int) -> None:
-        if pages < 0:
+        if pages < 0 and self.scroll_y <= 0 and self._earlier:
+            self.run_worker(self._page_up_to_earlier(), group="earlier", exclusive=True)
+        elif pages < 0:
             self.release_anchor()
-            if self.scroll_y <= 0:
-                self.run_worker(self.show_earlier(), group="earlier", exclusive=True)
             self.scroll_page_up(animate=False)
         else:
             self.scroll_page_down(animate=False)
+
+    async def _page_up_to_earlier(self) -> None:
+        await self.show_earlier()
+        self.scroll_page_up(animate=False)
 
     def _view(self, message: Message) -> Turn:
         place = self._place(message.id)
