@@ -121,6 +121,25 @@ async def test_past_conversations_are_listed_found_and_resumed(server: ChatServe
         assert isinstance(chat.app.screen, ChatScreen)
 
 
+@pytest.mark.parametrize(
+    ("script", "told"),
+    [
+        ((Think("hm"), Finish("length")), "no text: the answer was cut after its thinking"),
+        ((Finish("stop"),), "no text: the answer ended by itself"),
+        ((Say("a"), Finish("length")), "cut at the limit of tokens"),
+    ],
+)
+async def test_an_answer_without_text_says_why(server: ChatServer, script: Script, told: str, tmp_path: Path) -> None:
+    server.script.scripts = [script]
+    options = ChatOptions(server.url, history_path=tmp_path / "history.sqlite3")
+    async with open_chat(options) as chat:
+        await chat.ask("?")
+        await chat.answered()
+        assert chat.text("Answer .figures").startswith(told)
+    async with open_chat(replace(options, continue_last=True)) as chat:
+        await until(lambda: chat.text("Answer .figures").startswith(told))
+
+
 async def test_a_key_of_the_bottom_line_can_be_clicked(server: ChatServer) -> None:
     async with open_chat(ChatOptions(server.url)) as chat:
         line = chat.app.screen.query_one(KeyLine)

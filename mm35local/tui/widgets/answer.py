@@ -107,12 +107,23 @@ class Answer(Turn):
             self._thinking.collapsed = not self._thinking.collapsed
 
     async def _close(self, model: str, outcome: Outcome, error: Mm35Error | None = None) -> None:
-        self._figures.update(Content(visible(figures_line(model, outcome))))
+        lacks = self._lacks(outcome)
+        line = figures_line(model, outcome)
+        self._figures.update(Content(visible(f"{lacks} · {line}" if lacks else line)))
         self._figures.display = outcome.state is not MessageState.FAILED or bool(self._num_content or self._message)
         if error is None and outcome.error:
             error = Mm35Error(outcome.error)
         if error is not None:
             await self.mount(Notice(error), before=self._figures)
+
+    def _lacks(self, outcome: Outcome) -> str:
+        """Why there is nothing to read, of an answer that came to its end."""
+        has_said = self._body.source.strip() or self._calls is not None
+        if has_said or outcome.state is not MessageState.COMPLETE:
+            return ""
+        where = " after its thinking" if self._thinking is not None else ""
+        how = "was cut" if outcome.is_cut else "ended by itself"
+        return f"no text: the answer {how}{where}"
 
 
 def figures_line(model: str, outcome: Outcome) -> str:
