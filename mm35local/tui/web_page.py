@@ -24,10 +24,12 @@ from textual_serve.server import Server
 from mm35local.tui.client import ServerClient
 from mm35local.tui.connection import Connection, Link, LinkState
 from mm35local.tui.options import ChatOptions
+from mm35local.tui.web_tab import Tab
 
 HOST = "127.0.0.1"
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _DEFAULT_FONT_PIXELS = 16
+_HEARTBEAT_SECONDS = 15
 _POLICY = (
     "default-src 'self'; script-src 'self' 'nonce-{nonce}'; style-src 'self' 'unsafe-inline'; img-src 'self' data:;"
     " connect-src 'self' ws://{host}; frame-ancestors 'none'"
@@ -92,12 +94,38 @@ class ChatPage(Server):
         return web.Response(text=text, content_type="text/html")
 
     async def handle_websocket(self, request: web.Request) -> web.WebSocketResponse:
-        tab = asyncio.create_task(super().handle_websocket(request))
-        self._tabs.add(tab)
+        serving = asyncio.create_task(self._serve_tab(request))
+        self._tabs.add(serving)
         try:
-            return await tab
+            return await serving
         finally:
-            self._tabs.discard(tab)
+            self._tabs.discard(serving)
+
+    async def _serve_tab(self, request: web.Request) -> web.WebSocketResponse:
+        """Until the browser closes it, or the page ends. Textual-serve's own tells nobody why a tab did not begin."""
+        socket = web.WebSocketResponse(heartbeat=_HEARTBEAT_SECONDS)
+        await socket.prepare(request)
+
+        async def close() -> None:
+            await socket.close()
+
+        tab = Tab(
+            self.command,
+            write_bytes=socket.send_bytes,
+            write_str=socket.send_str,
+            close=close,
+            download_manager=self.download_manager,
+            debug=self.debug,
+        )
+        try:
+            await tab.start(_cells(request, "width", 80), _cells(request, "height", 24))
+            await self._process_messages(socket, tab)
+        except asyncio.CancelledError:
+            pass  # the page ends
+        finally:
+            await tab.stop()
+            await socket.close()
+        return socket
 
     @web.middleware
     async def _admit(
@@ -121,6 +149,11 @@ class ChatPage(Server):
         response.headers["Content-Security-Policy"] = _POLICY.format(host=request.host, nonce=self._nonce)
         response.headers["Referrer-Policy"] = "no-referrer"
         response.headers["X-Content-Type-Options"] = "nosniff"
+
+
+def _cells(request: web.Request, name: str, otherwise: int) -> int:
+    given = request.query.get(name, "")
+    return int(given) if given.isascii() and given.isdigit() else otherwise
 
 
 def _origin(request: web.Request) -> str:

@@ -39,7 +39,7 @@ def server() -> Iterator[ChatServer]:
 @pytest.fixture
 def page(server: ChatServer, tmp_path: Path) -> Iterator[Served]:
     command = [sys.executable, "-m", "mm35local", "chat", "--web", "--url", server.url]
-    env = {**os.environ, "XDG_DATA_HOME": str(tmp_path)}
+    env = {**os.environ, "XDG_DATA_HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as process:
         assert process.stdout
         yield Served(process, URL(process.stdout.readline().removeprefix("the chat:").strip()))
@@ -76,10 +76,12 @@ async def test_only_who_has_the_key_gets_in(page: Served, browser: aiohttp.Clien
     assert page.tabs == []
 
 
-async def _shown(socket: aiohttp.ClientWebSocketResponse, text: str) -> None:
+async def _shown(socket: aiohttp.ClientWebSocketResponse, text: str) -> str:
+    """All that was drawn until `text`."""
     seen = ""
     while text not in seen:
         seen += (await socket.receive_bytes(timeout=20)).decode("utf-8", "replace")
+    return seen
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
@@ -108,3 +110,15 @@ async def test_closing_the_tab_ends_its_chat(page: Served, browser: aiohttp.Clie
         await _shown(socket, "ready")
     await until(lambda: not page.tabs)
     assert page.process.poll() is None
+
+
+async def test_a_tab_that_does_not_begin_says_why(page: Served, browser: aiohttp.ClientSession, tmp_path: Path) -> None:
+    await (await browser.get(page.url)).read()
+    settings = tmp_path / "mm35local" / "settings.toml"
+    settings.parent.mkdir(exist_ok=True)
+    settings.write_text("port = \x1b[2J")
+    async with browser.ws_connect(page.url.with_query(None) / "ws") as socket:
+        told = await _shown(socket, "Reload the page")
+        assert f"error: {settings}" in told
+        assert "hint: correct the file" in told
+        assert "\x1b[2J" not in told
