@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from functools import partial
 from typing import ClassVar
 
+from textual import constants
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.driver import Driver
@@ -103,7 +104,15 @@ def run_chat(options: ChatOptions) -> int:
     # Textual draws on stderr.
     if not all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
         raise UsageError("the terminal chat needs a terminal", 'to answer on stdout: mm35 chat -p "question"')
-    return asyncio.run(_run(ChatApp(options)))
+    return asyncio.run(_run(ChatApp(options, _terminal_driver())))
+
+
+def _terminal_driver() -> type[Driver] | None:
+    if sys.platform == "win32" or constants.DRIVER:
+        return None
+    from mm35local.tui.terminal_driver import TerminalDriver
+
+    return TerminalDriver
 
 
 def run_tab(options: ChatOptions) -> int:

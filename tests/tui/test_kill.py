@@ -9,6 +9,7 @@ import asyncio
 import os
 import pty
 import random
+import select
 import signal
 import socket
 import subprocess
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import overload
 
 from mm35local.tui.client import ServerClient
+from mm35local.tui.history import History
 from mm35local.tui.options import ChatOptions
 from mm35local.tui.records import MessageState
 from mm35local.tui.session import ChatSession
@@ -54,7 +56,7 @@ class Clock(Sequence[Step]):
             yield Pause(0.02)
 
 
-def _chat(url: str, path: Path) -> tuple[subprocess.Popen[bytes], int]:
+def _chat(url: str, path: Path, is_drained: bool = True) -> tuple[subprocess.Popen[bytes], int]:
     program = (
         "import sys, pathlib; from mm35local.tui.app import run_chat; from mm35local.tui.options import ChatOptions;"
         " run_chat(ChatOptions(sys.argv[1], history_path=pathlib.Path(sys.argv[2]), continue_last=True))"
@@ -65,14 +67,16 @@ def _chat(url: str, path: Path) -> tuple[subprocess.Popen[bytes], int]:
         [sys.executable, "-c", program, url, str(path)], stdin=slave, stdout=slave, stderr=slave, env=environment
     )
     os.close(slave)
-    threading.Thread(target=_drain, args=(terminal,), daemon=True).start()
+    if is_drained:
+        threading.Thread(target=_drain, args=(terminal, threading.Event()), daemon=True).start()
     return process, terminal
 
 
-def _drain(terminal: int) -> None:
+def _drain(terminal: int, stop: threading.Event) -> None:
     with suppress(OSError):
-        while os.read(terminal, 1 << 16):
-            pass
+        while not stop.is_set():
+            if select.select([terminal], [], [], 0.2)[0] and not os.read(terminal, 1 << 16):
+                return
 
 
 async def test_a_kill_in_mid_answer_loses_less_than_a_second(tmp_path: Path) -> None:
@@ -102,6 +106,28 @@ async def test_a_kill_in_mid_answer_loses_less_than_a_second(tmp_path: Path) -> 
             assert server.script.requests[0]["messages"][-2] == {"role": "assistant", "content": answer.content}
             await session.close()
             await client.aclose()
+
+
+async def test_a_terminal_that_goes_takes_the_chat_along_and_what_came_is_kept(tmp_path: Path) -> None:
+    """The terminal here controls no process: nobody sends SIGHUP."""
+    path = tmp_path / "history.sqlite3"
+    with ChatServer(ChatScript(scripts=[Clock()])) as server:
+        process, terminal = _chat(server.url, path, is_drained=False)
+        drain = threading.Thread(target=_drain, args=(terminal, stop := threading.Event()), daemon=True)
+        drain.start()
+        await _type_until_asked(server, terminal)
+        await asyncio.sleep(0.5)
+        stop.set()
+        drain.join()
+        os.close(terminal)
+        await until(lambda: process.poll() is not None)
+    history = History(path)
+    await history.open()
+    (conversation,) = await history.conversations()
+    _, answer = await history.messages(conversation.id)
+    assert answer.outcome.state is MessageState.STOPPED
+    assert answer.content
+    await history.close()
 
 
 async def _type_until_asked(server: ChatServer, terminal: int) -> None:
