@@ -5,6 +5,7 @@ The texts are data (clients.toml); the model's name and limits come from the ser
 
 from __future__ import annotations
 
+import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -73,7 +74,9 @@ def connect(
     wish = settings(api_key=api_key)
     key = first_key(wish)
     url = (url or own_url(wish)).rstrip("/").removesuffix("/v1")
-    print(told(known[client], places(url, _model(url, key), has_key=key is not None)), end="")
+    comments, text = told(known[client], places(url, _model(url, key), has_key=key is not None))
+    print(comments, end="", file=sys.stderr)  # so that > writes the client's file
+    print(text, end="")
 
 
 def own_url(wish: Settings) -> str:
@@ -82,13 +85,13 @@ def own_url(wish: Settings) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{wish.port}"
 
 
-def told(client: Client, values: Mapping[str, str]) -> str:
-    """The page for one client; whatever is not a comment can be pasted."""
+def told(client: Client, values: Mapping[str, str]) -> tuple[str, str]:
+    """For one client: what its user is to know, in lines that begin with #, and what can be pasted."""
     has_key = values["KEY"] != _NO_KEY
     comments = [f"{client.title}: {client.where}", client.note, _key_note(client) if has_key else ""]
     text = client.text.lstrip() + (client.with_key.lstrip() if has_key else "")
     # "$schema" and the like are the client's own and stay
-    return "".join(f"# {comment}\n" for comment in comments if comment) + Template(text).safe_substitute(values)
+    return "".join(f"# {comment}\n" for comment in comments if comment), Template(text).safe_substitute(values)
 
 
 def _key_note(client: Client) -> str:

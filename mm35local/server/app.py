@@ -16,6 +16,7 @@ from mm35local.server import (
     health,
     messages,
     models,
+    notes,
     openapi,
     problems,
     props,
@@ -64,7 +65,10 @@ def create_app(
     app.add_middleware(HeadAsGet)
     app.add_middleware(Guard, api_keys=api_keys, hosts=hosts, origins=origins)
     if origins:  # outermost: browsers ask before they send, and without a key
-        app.add_middleware(CORSMiddleware, allow_origins=list(origins), allow_methods=["*"], allow_headers=["*"])
+        told = [notes.HEADER, "Retry-After"]
+        app.add_middleware(
+            CORSMiddleware, allow_origins=list(origins), allow_methods=["*"], allow_headers=["*"], expose_headers=told
+        )
     problems.install(app)
     for endpoints in _ENDPOINTS:
         app.include_router(endpoints.router)

@@ -9,7 +9,7 @@ from mm35local.chat.dialect import Dialect
 from mm35local.chat.messages import Effort
 
 _log = logging.getLogger(__name__)
-_HEADER = "X-MM35-Note"
+HEADER = "X-MM35-Note"
 
 
 def note_headers(
@@ -25,4 +25,4 @@ def note_headers(
         return {}
     for note in notes:
         _log.warning("%s", note)
-    return {_HEADER: "; ".join(notes).encode("ascii", "replace").decode().replace("\n", " ").replace("\r", " ")}
+    return {HEADER: "; ".join(notes).encode("ascii", "replace").decode().replace("\n", " ").replace("\r", " ")}

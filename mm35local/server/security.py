@@ -42,15 +42,17 @@ class Guard:
         self._origins = origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        refusal = self._refusal(Headers(scope=scope), scope["path"]) if scope["type"] == "http" else None
+        refusal = self._refusal(Headers(scope=scope), scope) if scope["type"] == "http" else None
         await (noted(refusal).response(scope["path"]) if refusal else self._app)(scope, receive, send)
 
-    def _refusal(self, headers: Headers, path: str) -> Problem | None:
+    def _refusal(self, headers: Headers, scope: Scope) -> Problem | None:
         if not self._is_ours(_host_name(headers.get("host", ""))):
             return Problem(403, "this server answers to localhost only; use http://127.0.0.1", code="host_not_allowed")
-        if not self._is_welcome(headers.get("origin")):
-            return Problem(403, "this web page may not use the server; allow it with --cors", code="origin_not_allowed")
-        if not self._keys or path in _PUBLIC_PATHS:
+        origin = headers.get("origin")
+        if not self._is_welcome(origin) or _is_preflight(headers, scope["method"]):
+            words = f"this web page may not use the server; allow it with --cors {origin or 'ORIGIN':.100}"
+            return Problem(403, words, code="origin_not_allowed")
+        if not self._keys or scope["path"] in _PUBLIC_PATHS:
             return None
         given = _given_keys(headers)
         if self._opens(given):
@@ -79,6 +81,11 @@ class Guard:
             host = _host_name(rest)
             return host in LOOPBACK_HOSTS or _is_loopback_address(host)
         return True
+
+
+def _is_preflight(headers: Headers, method: str) -> bool:
+    """A browser asks for a page. Those that --cors allows are answered before they come here."""
+    return method == "OPTIONS" and "access-control-request-method" in headers
 
 
 def _given_keys(headers: Headers) -> list[bytes]:

@@ -24,8 +24,7 @@ NAMED = ("zed", "cline", "roo", "continue", "opencode", "codex", "claude-code", 
 
 
 def text_of(client: Client) -> str:
-    page = told(client, places(URL, MODEL))
-    return "".join(line for line in page.splitlines(keepends=True) if not line.startswith("#"))
+    return told(client, places(URL, MODEL))[1]
 
 
 def test_the_clients_of_the_issue_are_known() -> None:
@@ -60,11 +59,11 @@ def test_limits_leave_room_for_the_answer() -> None:
 def test_a_key_is_asked_for_and_never_printed() -> None:
     values = places(URL, MODEL, has_key=True)
     for name, client in clients().items():
-        page = told(client, values)
+        page = "".join(told(client, values))
         assert "none" not in _values(page), name
-    assert 'env_key = "MM35_API_KEY"' in told(clients()["codex"], values)
-    assert 'api_key_env_var = "MM35_API_KEY"' in told(clients()["vibe"], values)
-    assert "AUTH_TOKEN=YOUR_API_KEY" in told(clients()["claude-code"], values)
+    assert 'env_key = "MM35_API_KEY"' in told(clients()["codex"], values)[1]
+    assert 'api_key_env_var = "MM35_API_KEY"' in told(clients()["vibe"], values)[1]
+    assert "AUTH_TOKEN=YOUR_API_KEY" in told(clients()["claude-code"], values)[1]
     assert "env_key" not in text_of(clients()["codex"])
 
 
@@ -94,9 +93,10 @@ async def test_the_settings_say_where_the_server_is_and_its_key(
 async def test_the_running_server_is_asked(capsys: pytest.CaptureFixture[str]) -> None:
     async with listening(fake_engine()) as here:
         code = await asyncio.to_thread(run, ["connect", "opencode", "--url", f"{here.url}/v1/"])
-        page = capsys.readouterr().out
+        page = capsys.readouterr()
     assert code == 0
-    model = json.loads(page.partition("\n")[2])["provider"]["mm35local"]["models"]["test-model"]
+    assert page.err.startswith("# opencode: opencode.json")
+    model = json.loads(page.out)["provider"]["mm35local"]["models"]["test-model"]
     assert model["limit"] == {"context": 1024, "output": 256}
 
 

@@ -60,6 +60,13 @@ async def test_web_pages_of_others_are_refused(here: Here, origin: str | None, s
     assert "access-control-allow-origin" not in reply.headers
 
 
+async def test_a_page_of_this_machine_is_told_how_it_may_read_answers(here: Here) -> None:
+    asking = {"origin": "http://localhost:3000", "access-control-request-method": "POST"}
+    preflight = await here.client.options("/v1/chat/completions", headers=asking)
+    assert preflight.status_code == 403
+    assert "--cors http://localhost:3000" in preflight.json()["error"]["message"]
+
+
 async def test_pages_that_were_allowed_may_ask_before_they_send() -> None:
     page = "https://chat.example"
     async with running(fake_engine(), api_keys=["K"], origins=[page]) as here:
@@ -70,6 +77,7 @@ async def test_pages_that_were_allowed_may_ask_before_they_send() -> None:
         }
         preflight = await here.client.options("/v1/chat/completions", headers=asking)
         assert (preflight.status_code, preflight.headers["access-control-allow-origin"]) == (200, page)
-        assert (await here.client.get("/v1/models", headers={"origin": page})).status_code == 401
+        refused = await here.client.get("/v1/models", headers={"origin": page})
+        assert (refused.status_code, "Retry-After" in refused.headers["access-control-expose-headers"]) == (401, True)
         other = {"origin": "https://evil.example", "authorization": "Bearer K"}
         assert (await here.client.get("/v1/models", headers=other)).status_code == 403
