@@ -20,6 +20,9 @@ from mm35local.errors import RequestError
 from mm35local.types import Grammar
 
 UNSUPPORTED = "unsupported_schema"
+_ONE_LINE = {"x-guidance": {"whitespace_flexible": False, "key_separator": ": ?", "item_separator": ", ?"}}
+"""As calls are written in all that these models have read. Where any white space may stand, a model that knows of no
+argument to give goes on with white space until there is no room left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,7 @@ def argument_schema(tool: Tool) -> tuple[dict[str, Any], list[str]]:
     loose, problems = loosened({**tool.parameters, "type": "object"})
     if loose.get("type") != "object":
         loose = {"type": "object"}
-    return loose, [f"tool {tool.name!r}: {problem}" for problem in problems]
+    return {**loose, **_ONE_LINE}, [f"tool {tool.name!r}: {problem}" for problem in problems]
 
 
 def callable_tools(conversation: Conversation) -> tuple[Tool, ...]:

@@ -124,6 +124,16 @@ def test_a_strict_tool_s_arguments_follow_its_schema() -> None:
     check(conversation(STRICT), None, good, [call("weather", "{}"), call("weather", '{"city": 1}')])
 
 
+def test_a_strict_tool_s_arguments_are_one_line_so_that_white_space_never_goes_on() -> None:
+    lines = [call("weather", '{"city": "a", "b": [1, {"c": 2}]}'), call("weather", '{"city":"a","b":[1,{"c":2}]}')]
+    runs = [
+        call("weather", '{"city"  : "a"}'),
+        call("weather", '{"city":   "a"}'),
+        call("weather", '{\n\n"city": "a"}'),
+    ]
+    check(conversation(STRICT), None, lines, runs)
+
+
 def test_json() -> None:
     check(conversation(), JsonObject(), [["{}"], ['\n{"a": [1, null]}']], [["[]"], ["text"], ["{} and"]])
     check(conversation(), JsonSchema(WEATHER), [['{"city": "a"}']], [["{}"], ['{"city": 1}']])
