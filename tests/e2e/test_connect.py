@@ -20,7 +20,21 @@ from tests.server.conftest import fake_engine, listening
 
 URL = "http://127.0.0.1:8123"
 MODEL = {"id": "test-model", "context_length": 100_000, "capabilities": {"vision": True}}
-NAMED = ("zed", "cline", "roo", "continue", "opencode", "codex", "claude-code", "vibe", "aider", "vscode", "jetbrains")
+NAMED = (
+    "zed",
+    "cline",
+    "roo",
+    "continue",
+    "opencode",
+    "codex",
+    "claude-code",
+    "vibe",
+    "aider",
+    "vscode",
+    "jetbrains",
+    "crush",
+    "goose",
+)
 
 
 def text_of(client: Client) -> str:
