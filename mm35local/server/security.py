@@ -50,7 +50,8 @@ class Guard:
             return Problem(403, "this server answers to localhost only; use http://127.0.0.1", code="host_not_allowed")
         origin = headers.get("origin")
         if not self._is_welcome(origin) or _is_preflight(headers, scope["method"]):
-            words = f"this web page may not use the server; allow it with --cors {origin or 'ORIGIN':.100}"
+            page = "" if origin in (None, "null") else f" {origin:.100}"
+            words = f"this web page may not use the server; allow it with --cors{page}"
             return Problem(403, words, code="origin_not_allowed")
         if not self._keys or scope["path"] in _PUBLIC_PATHS:
             return None
