@@ -1,4 +1,4 @@
-"""The chat on a terminal: it ends when the terminal goes.
+"""The chat on a terminal: it ends when the terminal goes, and one that was stopped goes on.
 
 One that has a controlling terminal is ended by SIGHUP; where there is none, Textual's own would read its end for ever.
 """
@@ -6,7 +6,7 @@ One that has a controlling terminal is ended by SIGHUP; where there is none, Tex
 from __future__ import annotations
 
 import select
-from threading import Thread
+from threading import Event, Thread
 
 from textual.drivers.linux_driver import LinuxDriver
 from textual.messages import ExitApp
@@ -17,13 +17,24 @@ _LOOK_SECONDS = 1.0
 
 class TerminalDriver(LinuxDriver):
     def run_input_thread(self) -> None:
-        Thread(target=self._watch, name="terminal-watch", daemon=True).start()
-        super().run_input_thread()
+        is_done = Event()
+        Thread(target=self._watch, args=(is_done,), name="terminal-watch", daemon=True).start()
+        try:
+            super().run_input_thread()
+        finally:
+            is_done.set()
 
-    def _watch(self) -> None:
+    def _watch(self, is_done: Event) -> None:
         poll = select.poll()
         poll.register(self.fileno, 0)  # no input: a hang-up and errors are told unasked
-        while not self.exit_event.is_set():
+        while not is_done.is_set():
             if poll.poll(1000 * _LOOK_SECONDS):
                 self.exit_event.set()
                 self.send_message(ExitApp())
+                return
+
+    def _sigcont_application(self, *_: object) -> None:
+        """Only what was suspended resumes: after a plain SIGSTOP a second thread would read the keys beside the first,
+        each would get some of them, and the end would wait for a key for ever."""
+        if self._key_thread is None or not self._key_thread.is_alive():
+            super()._sigcont_application()

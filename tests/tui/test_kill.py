@@ -130,6 +130,20 @@ async def test_a_terminal_that_goes_takes_the_chat_along_and_what_came_is_kept(t
     await history.close()
 
 
+async def test_a_chat_that_was_stopped_goes_on_and_can_be_left(tmp_path: Path) -> None:
+    with ChatServer(ChatScript(scripts=[[Say("Yes.")]])) as server:
+        process, terminal = _chat(server.url, tmp_path / "history.sqlite3")
+        await _type_until_asked(server, terminal)
+        for _ in range(2):
+            process.send_signal(signal.SIGSTOP)
+            await asyncio.sleep(0.2)
+            process.send_signal(signal.SIGCONT)
+            await asyncio.sleep(0.5)
+        os.write(terminal, b"\x11")
+        await until(lambda: process.poll() is not None)
+        os.close(terminal)
+
+
 async def _type_until_asked(server: ChatServer, terminal: int) -> None:
     """The question is typed once the chat reads keys; what comes before is lost."""
     deadline = time.monotonic() + 30
