@@ -53,12 +53,17 @@ def list_options(geometries: Mapping[str, Geometry], machine: Machine, wish: Wis
 
 
 def choose(options: Sequence[Option], goal: Goal, n_ctx: int | None = None) -> Option:
-    """The option that serves `goal`; parts on the CPU only when nothing else fits. Raises DoesNotFit with the sums."""
+    """The option that serves `goal`; parts on the CPU only when nothing else fits. Raises DoesNotFit with the sums.
+
+    Where the CPU must take part, each GiB it reads costs what a card does in tens: then quality means the fastest, too.
+    """
     fitting = [option for option in options if option.plan is not None]
     if not fitting:
         raise min((option.problem for option in options if option.problem), key=lambda problem: problem.needed_bytes)
-    whole = [option for option in fitting if option.is_whole] or fitting
-    return max(whole, key=lambda option: _rank(option, goal, n_ctx))
+    whole = [option for option in fitting if option.is_whole]
+    if not whole and goal is Goal.QUALITY:
+        goal = Goal.SPEED
+    return max(whole or fitting, key=lambda option: _rank(option, goal, n_ctx))
 
 
 def _option(quant: str, kv_type: str, geometry: Geometry, machine: Machine, wish: Wish) -> Option:

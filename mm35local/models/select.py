@@ -103,10 +103,10 @@ def _reason(catalog: Catalog, machine: Machine, chosen: Entry) -> str | None:
     if machine.num_unusable_gpus:
         why += f" ({machine.num_unusable_gpus} GPU unused: llama.cpp is built without CUDA)"
     more = f" (better: {_how_to_get(*better[0])})" if better else ""
-    return f"{why}: chatting with {chosen.title} instead{more}"
+    return f"{why}: using {chosen.title} instead{more}"
 
 
 def _how_to_get(model_id: str, entry: Entry) -> str:
-    if isinstance(entry.smallest.origin, ConvertOrigin):
-        return f"mm35 quantize CHECKPOINT --to {entry.smallest.quant}"
+    if isinstance(origin := entry.smallest.origin, ConvertOrigin):
+        return f"mm35 quantize {origin.repo} --to {entry.smallest.quant}"
     return f"mm35 pull {model_id}"

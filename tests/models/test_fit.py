@@ -39,6 +39,14 @@ def test_the_cpu_is_chosen_only_when_nothing_else_fits() -> None:
     assert not choose(options("48GiB", ram_gib=60), Goal.QUALITY).is_whole
 
 
+def test_where_the_cpu_takes_part_quality_means_what_it_reads_least_of() -> None:
+    found = options("2x24GiB", ram_gib=128)
+    chosen = choose(found, Goal.QUALITY)
+    assert chosen.quant == "IQ4_XS"
+    assert chosen.plan is not None
+    assert all(chosen.plan.decode >= other.plan.decode - 0.1 for other in found if other.plan)
+
+
 def test_nothing_fits() -> None:
     with pytest.raises(DoesNotFit, match=r"needs 6\d\.\d GiB, 24\.0 GiB is free"):
         choose(options("24GiB"), Goal.QUALITY)

@@ -31,7 +31,7 @@ def test_a_laptop_gets_the_embedded_model_and_the_reason(catalog: Catalog) -> No
     assert choice.model_id == "smollm2-135m"
     assert choice.path == FOLDER / "SmolLM2-135M-Instruct.Q4_1.gguf"
     assert choice.reason == (
-        "Mistral Medium 3.5 needs 65 GiB of GPU memory or RAM; 22 GiB here: chatting with SmolLM2-135M instead "
+        "Mistral Medium 3.5 needs 65 GiB of GPU memory or RAM; 22 GiB here: using SmolLM2-135M instead "
         "(better: mm35 pull ministral-3-3b)"
     )
 
@@ -40,7 +40,7 @@ def test_a_better_model_that_is_here_is_taken(catalog: Catalog) -> None:
     choice = best_choice(catalog, LAPTOP, here("Ministral-3-3B-Instruct-2512-Q4_K_M.gguf"), FOLDER)
     assert choice.model_id == "ministral-3-3b"
     assert choice.reason is not None
-    assert choice.reason.endswith("chatting with Ministral 3 3B instead")
+    assert choice.reason.endswith("using Ministral 3 3B instead")
 
 
 def test_the_largest_variant_that_fits_is_taken(catalog: Catalog) -> None:
@@ -56,8 +56,8 @@ def test_the_largest_variant_that_fits_is_taken(catalog: Catalog) -> None:
 def test_a_best_model_that_fits_but_is_not_here_is_named(catalog: Catalog) -> None:
     choice = best_choice(catalog, H100, here(), FOLDER)
     assert choice.reason == (
-        "Mistral Medium 3.5 fits here but its file is not here yet: chatting with SmolLM2-135M instead "
-        "(better: mm35 quantize CHECKPOINT --to IQ4_XS)"
+        "Mistral Medium 3.5 fits here but its file is not here yet: using SmolLM2-135M instead "
+        "(better: mm35 quantize mistralai/Mistral-Medium-3.5-128B --to IQ4_XS)"
     )
 
 
