@@ -45,6 +45,8 @@ class Tally:
     ends: Counter[str] = field(default_factory=Counter)
     num_asked: int = 0
     rss_bytes: list[int] = field(default_factory=list)
+    server_bytes: list[int] = field(default_factory=list)
+    """The server's part of `rss_bytes`."""
     num_kills: int = 0
     lives: list[int] = field(default_factory=lambda: [0])
     """How many samples there were when each life of the engine began."""
@@ -110,7 +112,9 @@ def _kind(message: str) -> str:
 
 async def _watch(tally: Tally, end: float) -> None:
     while time.monotonic() < end:
-        tally.rss_bytes.append(sum(process.memory_info().rss for process in _processes()))
+        server, *children = _processes()
+        tally.server_bytes.append(server.memory_info().rss)
+        tally.rss_bytes.append(tally.server_bytes[-1] + sum(child.memory_info().rss for child in children))
         await asyncio.sleep(1)
 
 
@@ -156,9 +160,20 @@ def _report(tally: Tally, arguments: argparse.Namespace) -> bool:
     for what, count in rows.items():
         table.add_row(what, str(count))
     Console().print(table)
-    document = {"minutes": arguments.minutes, "clients": arguments.clients, "machine": machine(), "rows": rows}
+    document = {
+        "minutes": arguments.minutes,
+        "clients": arguments.clients,
+        "machine": machine(),
+        "rows": rows,
+        "RSS by minute, MiB: all": _by_minute(tally.rss_bytes),
+        "RSS by minute, MiB: the server": _by_minute(tally.server_bytes),
+    }
     (RESULTS / "soak.json").write_text(json.dumps(document, indent=2) + "\n")
     return sum(tally.ends.values()) == tally.num_asked and not tally.ends["hung"]
+
+
+def _by_minute(rss_bytes: list[int]) -> list[float]:
+    return [round(num_bytes / 2**20, 1) for num_bytes in rss_bytes[::60]]
 
 
 if __name__ == "__main__":
