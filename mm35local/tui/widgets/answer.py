@@ -22,7 +22,7 @@ from mm35local.tui.widgets.thinking import Thinking
 from mm35local.tui.widgets.tool_calls import ToolCalls
 from mm35local.tui.widgets.turn import Turn
 
-PAINTS_PER_SECOND = 10
+PAINTS_PER_SECOND = 8
 
 
 class Answer(Turn):

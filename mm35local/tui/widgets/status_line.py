@@ -14,7 +14,7 @@ from mm35local.tui.figures import bar, count, duration, load_rate
 from mm35local.tui.price import dollars, hosted_usd
 from mm35local.tui.reply import Phase, Reply
 
-_TICKS_PER_SECOND = 4
+_TICKS_PER_SECOND = 3
 _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _BAR_CELLS = 12
 
