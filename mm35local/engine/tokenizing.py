@@ -22,21 +22,24 @@ class Tokenizing:
         self._tokenize = tokenize
         self._answer = answer
         self._asked: queue.SimpleQueue[Tokenize] = queue.SimpleQueue()
-        self.is_busy = False
-        """Is the vocabulary being read? It must not be freed then."""
+        self._reading = threading.Lock()
+        """Held while the vocabulary is read."""
         threading.Thread(target=self._run, name="tokenizing", daemon=True).start()
 
     def ask(self, command: Tokenize) -> None:
         """Returns at once."""
         self._asked.put(command)
 
+    def stop(self) -> bool:
+        """Read no more, for good. False where a text is being read: then the vocabulary must not be freed."""
+        return self._reading.acquire(blocking=False)
+
     def _run(self) -> None:
         try:
             while True:
                 command = self._asked.get()
-                self.is_busy = True
-                ids = tuple(self._tokenize(command.parts))
-                self.is_busy = False
+                with self._reading:
+                    ids = tuple(self._tokenize(command.parts))
                 self._answer(Tokenized(command.call_id, ids))
         finally:  # nothing but an exception leads here
             traceback.print_exc()

@@ -93,7 +93,7 @@ def run(config: EngineConfig, connection: Connection) -> None:
     core.save_cache()
     if store is not None:
         store.close()
-    if tokenizing.is_busy:
+    if not tokenizing.stop():
         os._exit(0)  # it reads what would be freed now
     if draft_model is not None:
         draft_model.shutdown()
