@@ -282,8 +282,8 @@ def _offloaded(geometry: Geometry, machine: Machine, wish: Wish, kv_type: str) -
 def _one_conversation(geometry: Geometry, machine: Machine, wish: Wish) -> Iterator[Plan]:
     """In RAM by matrix products, where that takes nothing from the context.
 
-    llama.cpp's flash kernel takes rows one by one on a CPU: products answer several times as fast deep in a context,
-    and many times with drafts (`bench.attention`, `bench.speculate`). But they pass over everybody's cells.
+    llama.cpp's flash kernel takes rows one by one on a CPU: products answer up to several times as fast deep in a
+    context, and drafts pay (`bench.attention`, `bench.speculate`). But they pass over everybody's cells.
     """
     if wish.flash_attention is not None or wish.num_slots > 1 or wish.kv_type not in (None, "f16"):
         return

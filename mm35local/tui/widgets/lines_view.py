@@ -35,8 +35,8 @@ class LinesView(Growing):
         return ["".join(segment.text for segment in line).rstrip() for line in self.laid_out]
 
     def _lay_out(self) -> None:
-        """Once the width is known, make `laid_out` what it should be."""
-        raise NotImplementedError
+        """Once the width is known, make `laid_out` what it should be; by itself it stays as it is."""
+        self._height = len(self.laid_out)
 
     def _forget(self) -> None:
         """Begin again from the whole text."""
