@@ -20,7 +20,7 @@ from mm35local.tui.history import History
 from mm35local.tui.options import ChatOptions
 from mm35local.tui.plain_text import encodable
 from mm35local.tui.records import Attachment, Conversation, Message, MessageState, Outcome, Role
-from mm35local.tui.reply import Reply
+from mm35local.tui.reply import Phase, Reply
 
 _SAVE_SECONDS = 0.4
 _TITLE_CHARS = 60
@@ -59,7 +59,8 @@ class ChatSession:
     async def close(self) -> None:
         """An answer that still comes counts as stopped here; safe to call twice."""
         if self._reply is not None:
-            self._reply.end(MessageState.STOPPED)
+            if self._reply.phase is not Phase.DONE:
+                self._reply.end(MessageState.STOPPED)
             await self._keep(self._reply)
         self._is_closed = True
         await self._history.close()
@@ -271,8 +272,9 @@ class ChatSession:
             created_at=time.time(),
         )
         self._append(answer)
-        self._reply = None
-        await self._keep(reply)
+        await self._keep(reply)  # cancelled here, as when the chat ends, it is `close` that keeps it
+        if self._reply is reply:
+            self._reply = None
 
     async def _keep_on_saving(self, reply: Reply) -> None:
         num_kept = 0

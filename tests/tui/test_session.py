@@ -5,6 +5,8 @@ import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import pytest
+
 from mm35local.tui.client import ServerClient
 from mm35local.tui.options import ChatOptions
 from mm35local.tui.records import Message, MessageState
@@ -105,6 +107,28 @@ async def test_closing_in_mid_answer_keeps_what_came(server: ChatServer, tmp_pat
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
+
+
+async def test_an_end_that_is_cancelled_while_it_is_stored_is_stored_by_closing(
+    server: ChatServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A terminal that goes cancels what runs and at once again."""
+    path = tmp_path / "history.sqlite3"
+    server.script.scripts = [(Say("Hello"), Pause(30))]
+    async with _session(server, ChatOptions(server.url, history_path=path)) as session:
+        reply = await session.ask("hi", "m")
+        task = asyncio.create_task(session.answer(reply, READY))
+        await until(lambda: reply.content.parts)
+        with monkeypatch.context() as context:
+            context.setattr(session.history, "save", lambda *_: asyncio.sleep(30))
+            task.cancel()
+            await until(lambda: reply.state is MessageState.STOPPED)
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        await session.close()
+        _, answer = await _reopened(server, path)
+    assert (answer.content, answer.outcome.state) == ("Hello", MessageState.STOPPED)
 
 
 async def test_without_a_usable_history_the_chat_goes_on(server: ChatServer, tmp_path: Path) -> None:
