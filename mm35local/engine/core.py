@@ -117,7 +117,7 @@ class EngineCore:
             n_batch=self._n_batch,
             n_ctx=self._n_ctx,
             num_held=self._num_held,
-            prompt_budget=lambda num_streams: self._pace.budget(num_streams, self._n_batch),
+            prompt_budget=lambda num_streams: self._pace.prompt_budget(num_streams, self._n_batch),
         )
         pass_over(self._running.values(), plan.chunks)
         for request in plan.preempted:
@@ -227,7 +227,9 @@ class EngineCore:
     def _room_for_drafts(self, chunks: Sequence[Chunk]) -> int:
         """Rows that this step could have more."""
         num_free = self._n_ctx - self._num_held(self._running.values())
-        return min(self._n_batch, num_free) - sum(chunk.num_rows for chunk in chunks)
+        num_streams, _, num_prompt_rows = _counts(chunks)
+        room = max(0, min(self._n_batch, num_free) - num_streams - num_prompt_rows)
+        return self._pace.draft_budget(num_streams, num_prompt_rows, room)
 
     def _num_held(self, requests: Collection[Request]) -> int:
         """Cells that these running requests hold, shared ones counted once."""
@@ -251,10 +253,10 @@ class EngineCore:
         started = self._clock()
         sampled = self._backend.compute(chunks)
         seconds = self._clock() - started
-        num_stream_rows = sum(chunk.num_rows for chunk in chunks if chunk.wants_token)
-        num_rows = sum(chunk.num_rows for chunk in chunks)
-        self._pace.observe(num_stream_rows, num_rows - num_stream_rows, seconds)
-        self._speculator.record_step(num_rows, seconds)
+        num_streams, num_drafts, num_prompt_rows = _counts(chunks)
+        self._pace.observe(num_streams, num_drafts, num_prompt_rows, seconds)
+        if not num_prompt_rows:  # the time of a prompt beside is the prompt's
+            self._speculator.record_step(num_streams + num_drafts, seconds)
         return sampled
 
     def _recover(self, chunks: Sequence[Chunk], error: DecodeFailed) -> Sequence[Chunk]:
@@ -363,3 +365,10 @@ class EngineCore:
         self._pool.release(request.slot)
         request.slot = None
         request.num_computed = 0
+
+
+def _counts(chunks: Sequence[Chunk]) -> tuple[int, int, int]:
+    """A step's rows: streams, drafts behind them, tokens of prompts."""
+    num_streams = sum(chunk.wants_token for chunk in chunks)
+    num_drafts = sum(len(chunk.drafts) for chunk in chunks)
+    return num_streams, num_drafts, sum(chunk.num_rows for chunk in chunks) - num_streams - num_drafts

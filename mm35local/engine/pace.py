@@ -1,14 +1,16 @@
-"""How many prompt tokens a step may take while answers stream: measured, so that streams keep a steady pace.
+"""How many prompt tokens and drafts a step may take while answers stream: measured, so that streams keep their pace.
 
-A step of n streams costs s(n) seconds and each prompt token c more. The streams would see a gap of s(n) alone; with
-prompts beside them it may grow to SLOWDOWN * s(n), which leaves (SLOWDOWN - 1) * s(n) / c tokens, but never fewer than
-FEWEST_TOKENS, so that prompts get on, too. Pure: whoever computes tells the seconds.
+A step of n streams costs s(n) seconds, each draft d and each prompt token c more. The streams would see a gap of s(n)
+alone; with others beside them it may grow to SLOWDOWN * s(n), which leaves (SLOWDOWN - 1) * s(n) seconds: at least half
+of them for prompts, the rest for as many drafts as lately were worth computing. Pure: whoever computes tells the
+seconds.
 """
 
 from __future__ import annotations
 
 SLOWDOWN = 3.0
-FEWEST_TOKENS = 16
+FIRST_ROWS = 16
+"""Prompt tokens, or drafts, of a step before anybody knows what they cost."""
 SMOOTHING = 0.2
 MOST_SURPRISE = 4.0
 """One measurement counts as at most so many times what was expected: an image, or another program, got in between."""
@@ -19,26 +21,50 @@ class Pace:
         self._stream_seconds: dict[int, float] = {}
         """s(n) by n."""
         self._token_seconds: float | None = None
+        self._draft_seconds: float | None = None
+        self._num_drafts = 0.0
+        """Drafts of a step, lately."""
+        self._was_beside = False
+        """Were there streams beside the prompt tokens measured last? In a full batch a token costs much less."""
 
-    def observe(self, num_stream_rows: int, num_prompt_rows: int, seconds: float) -> None:
+    def observe(self, num_streams: int, num_drafts: int, num_prompt_rows: int, seconds: float) -> None:
         """A step of so many rows took so long."""
+        if num_streams:
+            self._num_drafts += SMOOTHING * (num_drafts - self._num_drafts)
+        if not num_drafts and not num_prompt_rows:
+            self._stream_seconds[num_streams] = _smooth(self._stream_seconds.get(num_streams), seconds)
+            return
+        more = seconds - (self._alone(num_streams) or 0.0 if num_streams else 0.0)
         if not num_prompt_rows:
-            known = self._stream_seconds.get(num_stream_rows)
-            self._stream_seconds[num_stream_rows] = _smooth(known, seconds)
-        else:
-            alone = self._alone(num_stream_rows) if num_stream_rows else 0.0
-            self._token_seconds = _smooth(self._token_seconds, max(0.0, seconds - (alone or 0.0)) / num_prompt_rows)
+            self._draft_seconds = _smooth(self._draft_seconds, max(0.0, more) / num_drafts)
+            return
+        each = max(0.0, more - num_drafts * (self._draft_seconds or 0.0)) / num_prompt_rows
+        is_beside = num_streams > 0
+        rate = SMOOTHING if is_beside is self._was_beside else 1.0
+        self._token_seconds, self._was_beside = _smooth(self._token_seconds, each, rate), is_beside
 
-    def budget(self, num_streams: int, n_batch: int) -> int:
-        """Prompt tokens for the next step, beside `num_streams` rows of answers."""
+    def prompt_budget(self, num_streams: int, n_batch: int) -> int:
+        """Prompt tokens for the next step, beside `num_streams` rows of answers; at least one, so that none starves."""
         room = max(n_batch - num_streams, 0)
         if not num_streams:
             return room
-        alone, each = self._alone(num_streams), self._token_seconds
-        if alone is None or each is None:
-            return min(FEWEST_TOKENS, room)
-        num_tokens = int((SLOWDOWN - 1) * alone / each) if each > 0 else room
-        return min(max(num_tokens, FEWEST_TOKENS), room)
+        spare = self._spare(num_streams)
+        reserved = min(self._num_drafts * (self._draft_seconds or 0.0), (spare or 0.0) / 2)
+        return _affordable(None if spare is None else spare - reserved, self._token_seconds, room, fewest=1)
+
+    def draft_budget(self, num_streams: int, num_prompt_rows: int, room: int) -> int:
+        """Drafts for the next step, `room` at most; a stream that has the step for itself sets its own pace."""
+        if num_streams + num_prompt_rows <= 1:
+            return room
+        spare = self._spare(num_streams)
+        if spare is not None and num_prompt_rows:
+            spare = max(spare / 2, spare - num_prompt_rows * (self._token_seconds or 0.0))
+        return _affordable(spare, self._draft_seconds, room, fewest=0)
+
+    def _spare(self, num_streams: int) -> float | None:
+        """Seconds that a step may take beyond what its streams take alone; None if unknown."""
+        alone = self._alone(num_streams)
+        return None if alone is None else (SLOWDOWN - 1) * alone
 
     def _alone(self, num_streams: int) -> float | None:
         """s(n), or that of the nearest number of streams that was measured."""
@@ -46,7 +72,15 @@ class Pace:
         return None if nearest is None else self._stream_seconds[nearest]
 
 
-def _smooth(known: float | None, seconds: float) -> float:
+def _affordable(seconds: float | None, each: float | None, room: int, *, fewest: int) -> int:
+    if seconds is None or each is None:
+        return min(FIRST_ROWS, room)
+    if room * each <= seconds:
+        return room
+    return min(max(int(seconds / each), fewest), room)
+
+
+def _smooth(known: float | None, seconds: float, rate: float = SMOOTHING) -> float:
     if known is None:
         return seconds
-    return known + SMOOTHING * (min(seconds, MOST_SURPRISE * known) - known)
+    return known + rate * (min(seconds, MOST_SURPRISE * known) - known)

@@ -125,7 +125,7 @@ class Speculator:
         for record, draft in zip(records, self._propose(asking, limits), strict=True):
             record.draft = draft
         chances = [self._acceptance(record).chances(len(record.draft.token_ids)) for record in records]
-        lengths = self._best_lengths(chances, sum(chunk.num_rows for chunk in chunks), min(room, MAX_STEP_DRAFTS))
+        lengths = self._best_lengths(chances, len(decoding), min(room, MAX_STEP_DRAFTS))
         drafts = {
             chunk.request_id: record.draft.token_ids[:length]
             for chunk, record, length in zip(decoding, records, lengths, strict=True)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mm35local.engine.pace import FEWEST_TOKENS, SLOWDOWN, Pace
+from mm35local.engine.pace import FIRST_ROWS, SLOWDOWN, Pace
 
 N_BATCH = 512
 
@@ -14,49 +14,91 @@ N_BATCH = 512
 def learned(stream_seconds: float, token_seconds: float, num_streams: int = 4) -> Pace:
     pace = Pace()
     for _ in range(30):
-        pace.observe(num_streams, 0, stream_seconds)
-        num_rows = pace.budget(num_streams, N_BATCH)
-        pace.observe(num_streams, num_rows, stream_seconds + token_seconds * num_rows)
+        pace.observe(num_streams, 0, 0, stream_seconds)
+        num_rows = pace.prompt_budget(num_streams, N_BATCH)
+        pace.observe(num_streams, 0, num_rows, stream_seconds + token_seconds * num_rows)
     return pace
 
 
-@pytest.mark.parametrize(("stream_seconds", "token_seconds"), [(0.06, 0.004), (0.04, 0.0005), (0.01, 0.00001)])
+@pytest.mark.parametrize(
+    ("stream_seconds", "token_seconds"), [(0.06, 0.004), (0.04, 0.0005), (0.01, 0.00001), (0.04, 0.04), (0.01, 1.0)]
+)
 def test_a_mixed_step_is_as_slow_as_allowed_and_no_slower(stream_seconds: float, token_seconds: float) -> None:
-    num_tokens = learned(stream_seconds, token_seconds).budget(4, N_BATCH)
-    allowed = (SLOWDOWN - 1) * stream_seconds / token_seconds
-    assert num_tokens == pytest.approx(min(max(allowed, FEWEST_TOKENS), N_BATCH - 4), rel=0.02)
+    num_tokens = learned(stream_seconds, token_seconds).prompt_budget(4, N_BATCH)
+    allowed = int((SLOWDOWN - 1) * stream_seconds / token_seconds + 1e-9)
+    assert num_tokens == pytest.approx(min(max(allowed, 1), N_BATCH - 4), rel=0.02)
 
 
 def test_without_streams_a_prompt_gets_the_whole_batch() -> None:
-    assert Pace().budget(0, N_BATCH) == N_BATCH
-    assert learned(0.01, 1.0).budget(0, N_BATCH) == N_BATCH
+    assert Pace().prompt_budget(0, N_BATCH) == N_BATCH
+    assert learned(0.01, 1.0).prompt_budget(0, N_BATCH) == N_BATCH
 
 
 def test_before_anything_was_measured_it_is_careful() -> None:
-    assert Pace().budget(1, N_BATCH) == FEWEST_TOKENS
+    assert Pace().prompt_budget(1, N_BATCH) == FIRST_ROWS
+    assert Pace().draft_budget(4, 0, 48) == FIRST_ROWS
 
 
 def test_one_strange_step_changes_little() -> None:
     pace = learned(0.05, 0.001)
-    before = pace.budget(4, N_BATCH)
-    pace.observe(4, before, 60.0)
-    assert pace.budget(4, N_BATCH) > before / 2
+    before = pace.prompt_budget(4, N_BATCH)
+    pace.observe(4, 0, before, 60.0)
+    assert pace.prompt_budget(4, N_BATCH) > before / 2
 
 
 def test_the_nearest_number_of_streams_stands_in_for_one_not_measured() -> None:
-    assert learned(0.05, 0.001, 4).budget(5, N_BATCH) == learned(0.05, 0.001, 5).budget(5, N_BATCH)
+    assert learned(0.05, 0.001, 4).prompt_budget(5, N_BATCH) == learned(0.05, 0.001, 5).prompt_budget(5, N_BATCH)
+
+
+def test_the_first_step_beside_streams_tells_at_once_that_tokens_cost_more_than_in_full_batches() -> None:
+    pace = learned(0.04, 0.004)
+    for _ in range(20):
+        pace.observe(0, 0, N_BATCH, N_BATCH * 0.004)
+    pace.observe(4, 0, 20, 0.04 + 20 * 0.012)
+    assert pace.prompt_budget(4, N_BATCH) == int((SLOWDOWN - 1) * 0.04 / 0.012)
+
+
+def test_drafts_keep_the_pace_of_the_streams_beside() -> None:
+    pace = Pace()
+    pace.observe(4, 0, 0, 0.04)
+    pace.observe(4, 16, 0, 0.04 + 16 * 0.008)
+    assert pace.draft_budget(4, 0, 48) == int((SLOWDOWN - 1) * 0.04 / 0.008)
+    assert pace.draft_budget(4, 0, 3) == 3
+    assert pace.draft_budget(1, 0, 48) == 48, "nobody waits for it"
+
+
+@pytest.mark.parametrize("num_drafts", [0, 2, 10, 48])
+def test_prompts_and_drafts_share_what_a_step_may_take(num_drafts: int) -> None:
+    """However many drafts the streams would have, prompts get half of it and both together no more than all."""
+    stream, draft, token = 0.04, 0.004, 0.005
+    pace, seconds = Pace(), 0.0
+    pace.observe(4, 0, 0, stream)
+    pace.observe(4, 16, 0, stream + 16 * draft)
+    for _ in range(60):
+        num_tokens = pace.prompt_budget(4, N_BATCH)
+        drafts = min(num_drafts, pace.draft_budget(4, num_tokens, 48))
+        seconds = stream + drafts * draft + num_tokens * token
+        pace.observe(4, drafts, num_tokens, seconds)
+    assert num_tokens * token >= (SLOWDOWN - 1) * stream / 2 - token
+    assert (SLOWDOWN - 0.4) * stream <= seconds <= (SLOWDOWN + 0.01) * stream
 
 
 @given(
-    st.lists(st.tuples(st.integers(0, 64), st.integers(0, 512), st.floats(0, 100)), max_size=40),
+    st.lists(
+        st.tuples(st.integers(0, 64), st.integers(0, 48), st.integers(0, 512), st.floats(0, 100)).filter(
+            lambda step: step[0] or (step[2] and not step[1])
+        ),
+        max_size=40,
+    ),
     st.integers(0, 64),
     st.integers(1, 2048),
 )
 def test_neither_side_starves_whatever_was_measured(
-    steps: list[tuple[int, int, float]], num_streams: int, n_batch: int
+    steps: list[tuple[int, int, int, float]], num_streams: int, n_batch: int
 ) -> None:
     pace = Pace()
     for step in steps:
         pace.observe(*step)
-    budget = pace.budget(num_streams, n_batch)
-    assert min(FEWEST_TOKENS, max(n_batch - num_streams, 0)) <= budget <= max(n_batch - num_streams, 0)
+    room = max(n_batch - num_streams, 0)
+    assert min(1, room) <= pace.prompt_budget(num_streams, n_batch) <= room
+    assert 0 <= pace.draft_budget(num_streams, 16, room) <= room
