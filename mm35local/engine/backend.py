@@ -49,9 +49,8 @@ class Backend(Protocol):
     @property
     def num_sequences(self) -> int: ...
 
-    @property
-    def passes_all_cells(self) -> bool:
-        """Does a step take as long as all cells that are used, and not as those it attends to?"""
+    def most_idle_cells(self, num_running: int) -> int | None:
+        """Cells that ended sequences may keep beside so many of running ones and not slow them; None: any number."""
         ...
 
     def is_eog(self, token_id: int) -> bool:

@@ -24,11 +24,6 @@ from mm35local.engine.speculation import Speculator
 from mm35local.errors import DecodeFailed, EngineOverloaded, Mm35Error, RequestError
 from mm35local.types import FinishReason, TokenLogprobs
 
-FEWEST_IDLE = 1024
-"""Cells that ended sequences may keep in any case, where every step passes over all cells."""
-MOST_IDLE_SHARE = 2
-"""And so many times what the running ones hold. Then a step by matrix products, a third as long a cell as the flash
-kernel's, is no slower for what it does not look at."""
 WORTH_WAITING = 32
 """Tokens. A request that starts at once, rather than wait for a beginning that another computes, computes it again."""
 
@@ -201,9 +196,7 @@ class EngineCore:
     def _start(self, request: Request, hit: Hit) -> None:
         request.slot, request.num_computed = self._pool.take(hit)
         self._running[request.request_id] = request
-        if self._backend.passes_all_cells:
-            num_running = sum(map(num_reserved, self._running.values()))
-            self._pool.thin_out(max(FEWEST_IDLE, MOST_IDLE_SHARE * num_running))
+        self._pool.thin_out(num_reserved(request) - request.num_computed)
         if not request.is_started:
             request.is_started = True
             request.num_cached = request.num_computed

@@ -73,6 +73,7 @@ class KvPool:
     def restore(self, saved: Saved, state: Bytes) -> None:
         """Put a saved state into the cells, unless others need them all by now."""
         self.make_room(len(saved.tokens))
+        self.thin_out(len(saved.tokens))  # now, so that it lies at the beginning of the cells
         if self.num_used_cells + len(saved.tokens) > self._n_ctx or not self._make_sequence(None):
             return
         sequence = self._cache.open()
@@ -115,14 +116,25 @@ class KvPool:
             if not self.evict(missing):
                 return
 
-    def thin_out(self, num_cells: int) -> None:
-        """Leave ended sequences at most `num_cells` of their own, as long as the store keeps up with what they lose."""
-        if self._store is None:
+    def thin_out(self, num_new: int) -> None:
+        """Leave ended sequences no more cells of their own than the backend passes over in no time, beside those that
+        run and `num_new` more; as far as the store keeps their states in RAM.
+
+        One that shares most of its cells would take many bytes there and leave few cells.
+        """
+        num_running = self.num_held(self._cache.running)
+        num_idle = self._backend.most_idle_cells(num_running + num_new)
+        if self._store is None or num_idle is None:
             return
-        while self.num_used_cells - self.num_held(self._cache.running) > num_cells and not self._store.is_behind:
-            victim = self._cache.victim()
-            if victim is None or not self._cache.cells.num_own(victim):
+        spared: list[int] = []
+        while self.num_used_cells - num_running > num_idle:
+            victim = self._cache.victim(spared=spared)
+            if victim is None:
                 return
+            shares_most = 2 * self._cache.cells.num_own(victim) < self._cache.num_tokens(victim)
+            if shares_most or not self._store.has_ram_for(self._backend.state_bytes(victim)):
+                spared.append(victim)
+                continue
             self._save(victim)
             self._forget(victim)
 

@@ -1,5 +1,8 @@
 """States of sequences that left the KV cells: in RAM first, on disk from a thread, the least recently used given up.
 
+A conversation that goes on takes the place of its own beginning, so a state is written only once it has been in RAM for
+a while, once RAM gets short, and at the end: what an agent puts away every turn never touches the disk.
+
 Invariant: what is on disk stays under `disk_bytes`, other models' files in the same folder counted; what is kept in
 RAM, beside what is not written yet, stays under `ram_bytes`. A fault of the disk costs the file and nothing else.
 """
@@ -7,9 +10,11 @@ RAM, beside what is not written yet, stays under `ram_bytes`. A fault of the dis
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import sys
 import threading
+import time
 import uuid
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,7 +28,9 @@ from mm35local.engine.kv_file import Bytes, Int32Array
 from mm35local.engine.prefix_cache import num_common
 
 MOST_UNWRITTEN = 4
-"""States that wait for the disk; while there are so many, further ones are not kept."""
+"""States that RAM has no room for wait for the disk; while there are so many, further ones are not kept."""
+SECONDS_IN_RAM = 30.0
+"""So long a state that RAM has room for is not written."""
 _NOTHING: Int32Array = np.empty(0, dtype=np.int32)
 
 
@@ -36,8 +43,13 @@ class Saved:
     path: Path
     state: Bytes | None = None
     """Its bytes in RAM; None: only on disk."""
-    is_written: bool = True
+    put_at: float | None = None
+    """Of `time.monotonic`, while it waits to be written; None once it is on disk."""
     is_lost: bool = False
+
+    @property
+    def ram_bytes(self) -> int:
+        return 0 if self.state is None else len(self.state)
 
 
 class KvStore:
@@ -53,6 +65,8 @@ class KvStore:
         self._saved = self._scan()
         """Least recently used first."""
         self._jobs: queue.Queue[Saved | None] = queue.Queue()
+        self._is_urgent = threading.Event()
+        """What waits is written at once."""
         self._writer = threading.Thread(target=self._write_all, name="kv-store", daemon=True)
         self._writer.start()
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="kv-store-reader")
@@ -65,8 +79,9 @@ class KvStore:
     @property
     def use(self) -> StoreUse:
         kept = [saved for saved in self._saved if not saved.is_lost]
-        in_ram = [len(saved.state) for saved in kept if saved.state is not None]
-        return StoreUse(len(in_ram), sum(in_ram), len(kept), sum(saved.num_bytes for saved in kept))
+        in_ram = [saved.ram_bytes for saved in kept if saved.state is not None]
+        on_disk = [saved.num_bytes for saved in kept if saved.put_at is None]
+        return StoreUse(len(in_ram), sum(in_ram), len(on_disk), sum(on_disk))
 
     def find(self, tokens: Int32Array) -> tuple[Saved | None, int]:
         """What shares the longest beginning with a prompt, all but its last token, and how long that is."""
@@ -76,14 +91,22 @@ class KvStore:
         length, number = max(lengths, default=(0, 0))
         return (self._saved[number], length) if length else (None, 0)
 
+    def has_ram_for(self, num_bytes: int) -> bool:
+        """Would a state of that size stay in RAM, and those that are not written yet with it?"""
+        return self._num_unwritten_bytes + num_bytes <= self._ram_bytes
+
     @property
-    def is_behind(self) -> bool:
-        """Does so much wait for the disk that no further state would be kept?"""
-        return sum(not saved.is_written for saved in self._saved) >= MOST_UNWRITTEN
+    def _unwritten(self) -> list[Saved]:
+        return [saved for saved in self._saved if saved.put_at is not None]
+
+    @property
+    def _num_unwritten_bytes(self) -> int:
+        return sum(saved.num_bytes for saved in self._unwritten)
 
     def accepts(self, tokens: Int32Array, num_bytes: int) -> bool:
         """Would a state of that size be kept? Not when one that is kept already begins with all of its tokens."""
-        if num_bytes > self._disk_bytes or self.is_behind:
+        is_behind = len(self._unwritten) >= MOST_UNWRITTEN and self._num_unwritten_bytes > self._ram_bytes
+        if num_bytes > self._disk_bytes or is_behind:
             return False
         return not any(num_common(saved.tokens, tokens) == len(tokens) for saved in self._saved if not saved.is_lost)
 
@@ -95,9 +118,10 @@ class KvStore:
                 self._give_up(saved)
         self._make_room(len(state))
         path = self._folder / f"{uuid.uuid4().hex}{kv_file.SUFFIX}"
-        saved = Saved(tokens, len(state), path, state, is_written=False)
+        saved = Saved(tokens, len(state), path, state, put_at=time.monotonic())
         self._saved.append(saved)
         self._jobs.put(saved)
+        self._thin_out()
 
     def read(self, saved: Saved) -> Future[Bytes | None]:
         """Its state, at once if it is in RAM; None if its file is damaged or gone. `book_read` follows."""
@@ -118,16 +142,19 @@ class KvStore:
         self._saved.append(saved)
         saved.state = state
         with contextlib.suppress(OSError):
-            saved.path.touch()
+            os.utime(saved.path)
         self._thin_out()
 
     def flush(self) -> None:
         """Wait until everything is on disk."""
+        self._is_urgent.set()
         self._jobs.join()
+        self._thin_out()
 
     def close(self) -> None:
         """Flush, and end the threads."""
         self._reader.shutdown(cancel_futures=True)
+        self._is_urgent.set()
         self._jobs.put(None)
         self._writer.join()
 
@@ -143,17 +170,18 @@ class KvStore:
     def _make_room(self, num_bytes: int) -> None:
         while self._saved and self.num_disk_bytes + num_bytes > self._disk_bytes:
             self._give_up(self._saved[0])
-        self._thin_out()
 
     def _thin_out(self) -> None:
-        """Forget in RAM what is on disk, the least recently used first."""
-        num_bytes = sum(len(saved.state) for saved in self._saved if saved.state is not None)
+        """Forget in RAM what is on disk, the least recently used first; where that is not enough, hurry the disk."""
+        num_bytes = sum(saved.ram_bytes for saved in self._saved)
         for saved in self._saved:
-            if num_bytes <= self._ram_bytes:
-                return
-            if saved.state is not None and saved.is_written:
-                num_bytes -= len(saved.state)
+            if num_bytes > self._ram_bytes and saved.put_at is None:
+                num_bytes -= saved.ram_bytes
                 saved.state = None
+        if num_bytes > self._ram_bytes:
+            self._is_urgent.set()
+        else:
+            self._is_urgent.clear()
 
     def _give_up(self, saved: Saved) -> None:
         saved.is_lost = True
@@ -163,9 +191,11 @@ class KvStore:
 
     def _write_all(self) -> None:
         while (saved := self._jobs.get()) is not None:
+            assert saved.put_at is not None, "it is not written yet"
+            self._is_urgent.wait(max(0.0, saved.put_at + SECONDS_IN_RAM - time.monotonic()))
             if not saved.is_lost:
                 self._write(saved)
-            saved.is_written = True
+            saved.put_at = None
             self._jobs.task_done()
 
     def _write(self, saved: Saved) -> None:

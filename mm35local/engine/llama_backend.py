@@ -19,6 +19,7 @@ import numpy.typing as npt
 from mm35local.engine.api import EngineConfig
 from mm35local.engine.backend import Chunk
 from mm35local.engine.cpu_kernels import use_extra_buffers
+from mm35local.engine.idle_cells import idle_limit
 from mm35local.engine.images import PlacedImage
 from mm35local.engine.logprobs import LogprobsReader
 from mm35local.engine.threads import default_threads
@@ -70,7 +71,7 @@ class LlamaBackend:
         self._n_ctx = config.n_ctx
         self._num_sequences = num_sequences(config.num_slots)
         self._image_grid = config.image_grid if self._sight else None
-        self._passes_all_cells = not config.flash_attention
+        self._idle_limit = idle_limit(config)
         self._samplers: dict[int, Sampler] = {}
         self._compiler: ConstraintCompiler | None = None
         self._mask_thread = ThreadPoolExecutor(1, "masks")
@@ -199,9 +200,8 @@ class LlamaBackend:
     def num_sequences(self) -> int:
         return self._num_sequences
 
-    @property
-    def passes_all_cells(self) -> bool:
-        return self._passes_all_cells
+    def most_idle_cells(self, num_running: int) -> int | None:
+        return self._idle_limit.at(num_running) if self._idle_limit else None
 
     def fork(self, source: int, target: int, num_tokens: int) -> int:
         self._context.seq_cp(source, target, num_tokens)

@@ -14,6 +14,7 @@ from mm35local.errors import LoadFailed
 from mm35local.native.batch import Batch, EmbeddingBatch
 from mm35local.native.library import Library
 from mm35local.native.model import Model
+from mm35local.native.recycled import RecycledMemory
 
 NO_KV_SLOT = 1
 """llama_decode found no cells for the batch; nothing was changed."""
@@ -78,6 +79,7 @@ class Context:
         self._memory = llama_cpp.llama_get_memory(self._handle)
         self._abort_callback = llama_cpp.ggml_abort_callback()
         self._n_vocab = model.n_vocab
+        self._states = RecycledMemory()
 
     @property
     def handle(self) -> int:
@@ -118,7 +120,7 @@ class Context:
 
     def seq_state(self, sequence: int) -> npt.NDArray[np.uint8]:
         """A copy of the sequence's cells, in llama.cpp's own format of this version and configuration."""
-        state = np.empty(self.state_bytes(sequence), dtype=np.uint8)
+        state = self._states.take(self.state_bytes(sequence))
         pointer = ctypes.cast(state.ctypes.data, ctypes.POINTER(ctypes.c_uint8))
         num_bytes = llama_cpp.llama_state_seq_get_data(self.handle, pointer, len(state), sequence)
         return state[:num_bytes]

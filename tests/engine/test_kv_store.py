@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import stat
 import struct
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -69,7 +70,7 @@ def test_its_use_counts_what_is_in_ram_and_what_is_on_disk(tmp_path: Path) -> No
     store.put(ids(3), state_of(3, 1500))
     store.flush()
     store.put(ids(4), state_of(4, 100))
-    assert store.use == StoreUse(3, 2600, 4, 3600), "the oldest is on disk alone"
+    assert store.use == StoreUse(2, 1600, 3, 3500), "the oldest are on disk alone, and the newest only in RAM"
     store.close()
     again = open_store(tmp_path)
     assert (again.use.num_ram_states, again.use.num_disk_states) == (0, 4)
@@ -85,6 +86,32 @@ def test_a_longer_one_takes_the_place_of_its_beginning(store: KvStore, tmp_path:
     store.put(ids(1, 2, 3), state_of(2))
     store.flush()
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_what_ram_has_room_for_is_written_after_a_while_and_what_it_has_none_for_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(tmp_path, ram_bytes=2500)
+    for length in (1, 2, 3):
+        store.put(ids(*range(length)), state_of(length))
+    assert store.has_ram_for(1500)
+    assert not store.has_ram_for(1501)
+    time.sleep(0.2)
+    assert not list(tmp_path.iterdir()), "only the last of them would be worth a file, and that not yet"
+    store.put(ids(9), state_of(9, 1600))
+    until(lambda: len(list(tmp_path.glob(f"*{kv_file.SUFFIX}"))) == 2)
+    store.flush()
+    monkeypatch.setattr("mm35local.engine.kv_store.SECONDS_IN_RAM", 0.05)
+    store.put(ids(8), state_of(8, 100))
+    until(lambda: len(list(tmp_path.glob(f"*{kv_file.SUFFIX}"))) == 3)
+    store.close()
+
+
+def until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_what_is_closed_is_found_by_the_next_process_and_by_no_other_model(tmp_path: Path) -> None:

@@ -50,9 +50,7 @@ def test_a_prefix_outlives_its_process(tmp_path: Path) -> None:
     assert ask(core, PROMPT, 1)[0] == 0
     core.save_cache()
     use = core.cell_use.store
-    assert (use.num_ram_states, use.ram_bytes, use.num_disk_states) == (1, use.disk_bytes, 1), (
-        "the next one takes its RAM"
-    )
+    assert (use.num_ram_states, use.ram_bytes, use.num_disk_states) == (0, 0, 1)
     assert use.disk_bytes > 4 * len(PROMPT)
     store.close()
     again = KvStore(tmp_path, b"m" * 32, disk_bytes=1 << 20, ram_bytes=0)
@@ -75,24 +73,36 @@ def test_what_is_evicted_comes_back(tmp_path: Path) -> None:
     store.close()
 
 
-def test_where_a_step_passes_all_cells_few_idle_ones_stay_and_the_others_come_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("mm35local.engine.core.FEWEST_IDLE", 100)
+def test_where_idle_cells_slow_a_step_few_stay_and_the_others_come_back_without_a_disk(tmp_path: Path) -> None:
     store = KvStore(tmp_path, b"m" * 32, disk_bytes=1 << 20, ram_bytes=1 << 20)
     backend = FakeBackend(num_slots=2, capacity=2048, n_batch=64)
-    backend.passes_all_cells = True
+    backend.most_idle = 100
     core = EngineCore(backend, n_ctx=2048, num_slots=2, n_batch=64, max_waiting=8, store=store)
     for number in range(4):
         ask(core, tuple(n % 60 + 1 + number for n in range(200)), number)
-        store.flush()
     assert core.num_used_cells <= 4 * 204
     ask(core, (1, 2, 3), 8)
     assert core.num_used_cells <= 7 + 100, "short ones run, so little is left of the long ones"
     num_cached, answer = ask(core, (*PROMPT, 7), 9)
     assert (num_cached, answer) == (200, expected_answer((*PROMPT, 7), GREEDY, N_CTX))
     assert core.fault() is None
+    assert not list(tmp_path.iterdir()), "an agent's next turn comes before its state is worth a file"
     store.close()
+
+
+def test_idle_cells_stay_where_ram_has_no_room_for_their_state_and_where_they_are_shared(tmp_path: Path) -> None:
+    for ram_bytes, prompts in ((0, [PROMPT, tuple(reversed(PROMPT))]), (1 << 20, [(*PROMPT, 9, 9), (*PROMPT, 8)])):
+        store = KvStore(tmp_path, b"m" * 32, disk_bytes=1 << 20, ram_bytes=ram_bytes)
+        backend = FakeBackend(num_slots=2, capacity=2048, n_batch=64)
+        backend.most_idle = 1
+        core = EngineCore(backend, n_ctx=2048, num_slots=2, n_batch=64, max_waiting=8, store=store)
+        for number, prompt in enumerate(prompts):
+            ask(core, prompt, number)
+        num_used = core.num_used_cells
+        ask(core, (1, 2, 3), 8)
+        assert core.num_used_cells >= num_used
+        assert core.cell_use.store.num_ram_states == 0
+        store.close()
 
 
 class SlowDisk:

@@ -63,7 +63,7 @@ class FakeBackend:
         self.num_drawn: dict[int, int] = {}
         self.num_told: dict[int, int] = {}
         self.num_computed = 0
-        self.passes_all_cells = False
+        self.most_idle: int | None = None
         self.steps: list[tuple[Chunk, ...]] = []
         self._capacity = capacity
         self._n_batch = n_batch
@@ -111,6 +111,9 @@ class FakeBackend:
         self._num_made += num_tokens
         assert self.num_used_cells <= self._capacity, "more cells than there are"
         return True
+
+    def most_idle_cells(self, num_running: int) -> int | None:
+        return self.most_idle and max(self.most_idle, 2 * num_running)
 
     def is_eog(self, token_id: int) -> bool:
         return token_id == EOG
