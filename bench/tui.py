@@ -23,7 +23,7 @@ import termios
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from statistics import mean
 
@@ -55,7 +55,10 @@ def main() -> None:
         asyncio.run(_write_long_conversation(history))
         for _ in range(arguments.rounds):
             with ChatServer() as server, _chat(server.url) as chat:
-                samples["first paint (s)"].append(chat.seconds_to(b"ready"))
+                samples["first paint (s)"].append(chat.seconds_to(b"all keys"))
+                samples["connected (s)"].append(chat.seconds_to(b"ready"))
+            with _on_terminal([sys.executable, "-c", _EMPTY]) as empty:
+                samples["first paint of an empty Textual application (s)"].append(empty.seconds_to(b"all keys"))
             with ChatServer() as server:
                 samples[f"open {_LONG} messages (s)"].append(_open_long(server.url, history))
         with ChatServer() as server, _chat(server.url) as chat:
@@ -202,24 +205,33 @@ class Chat:
         return drawn
 
 
-@contextmanager
-def _chat(url: str, history: Path | None = None) -> Iterator[Chat]:
+_EMPTY = (
+    "from textual.app import App\n"
+    "from textual.widgets import Static\n"
+    "class Empty(App[None]):\n"
+    "    def compose(self):\n"
+    "        yield Static('all keys')\n"
+    "Empty().run()\n"
+)
+"""What a machine takes for the library alone."""
+
+
+def _chat(url: str, history: Path | None = None) -> AbstractContextManager[Chat]:
     program = (
         "import sys; from pathlib import Path; from mm35local.tui.app import run_chat;"
         " from mm35local.tui.options import ChatOptions;"
         " run_chat(ChatOptions(sys.argv[1], history_path=Path(sys.argv[2]) if sys.argv[2] else None))"
     )
+    return _on_terminal([sys.executable, "-c", program, url, str(history or "")])
+
+
+@contextmanager
+def _on_terminal(command: list[str]) -> Iterator[Chat]:
     terminal, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
     environment = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor"}
     start = time.monotonic()
-    with subprocess.Popen(
-        [sys.executable, "-c", program, url, str(history or "")],
-        stdin=slave,
-        stdout=slave,
-        stderr=slave,
-        env=environment,
-    ) as process:
+    with subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=environment) as process:
         os.close(slave)
         try:
             yield Chat(process, terminal, start)

@@ -47,6 +47,12 @@ def test_front_ends_load_without_the_model_libraries(statement: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_the_first_frame_of_the_chat_waits_for_no_library_that_it_does_without() -> None:
+    check = "import mm35local.tui.app, sys; print({'httpx', 'pydantic', 'markdown_it', 'pygments'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "set()"
+
+
 def test_importing_the_package_loads_nothing_of_others() -> None:
     check = "import sys; before = set(sys.modules); import mm35local; print(sorted(set(sys.modules) - before))"
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True, cwd=ROOT)

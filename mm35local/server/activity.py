@@ -136,7 +136,7 @@ class _Gauges(Collector):
 def _store_gauges(store: StoreUse) -> Iterator[GaugeMetricFamily]:
     yield GaugeMetricFamily("mm35_kv_store_bytes", "KV states kept on disk.", store.disk_bytes)
     yield GaugeMetricFamily("mm35_kv_store_states", "How many those are.", store.num_disk_states)
-    yield GaugeMetricFamily("mm35_kv_store_ram_bytes", "KV states that are in RAM, on disk or not yet.", store.ram_bytes)
+    yield GaugeMetricFamily("mm35_kv_store_ram_bytes", "KV states that are in RAM.", store.ram_bytes)
     yield GaugeMetricFamily("mm35_kv_store_ram_states", "How many those are.", store.num_ram_states)
 
 

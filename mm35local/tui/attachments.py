@@ -11,8 +11,8 @@ import re
 from pathlib import Path
 
 from mm35local.errors import UsageError
-from mm35local.tui.client import ChatMessage
 from mm35local.tui.records import Attachment, Message
+from mm35local.tui.request import ChatMessage
 
 MAX_TEXT_BYTES = 1 << 20
 MAX_IMAGE_BYTES = 20 << 20

@@ -5,122 +5,36 @@ Closing the event stream early closes the connection, which is how the server le
 
 from __future__ import annotations
 
-import ipaddress
-import json
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
-from typing import Any
+import asyncio
+import contextlib
+import importlib
+from collections.abc import AsyncGenerator
+from typing import TYPE_CHECKING
 
-import httpx
-from pydantic import ValidationError
+from mm35local.tui.address import checked
+from mm35local.tui.events import ChatEvent, Health
+from mm35local.tui.request import ChatRequest
 
-from mm35local.errors import ServerError, ServerUnreachable, UsageError
-from mm35local.tui.events import ChatEvent, Ended, Health, Opened, ServerState
-from mm35local.tui.sse import iter_data
-from mm35local.tui.wire import SERVER_NAME, HealthBody, read_chunk, read_error
-
-CONNECT_SECONDS = 5.0
-_PIECE_BYTES = 1 << 16
-
-
-@dataclass(frozen=True, slots=True)
-class ChatMessage:
-    role: str
-    """"system", "user" or "assistant"."""
-    content: str
-    images: tuple[str, ...] = ()
-    """Data URLs, shown to the model before the text."""
-
-    def body(self) -> dict[str, Any]:
-        if not self.images:
-            return {"role": self.role, "content": self.content}
-        images = [{"type": "image_url", "image_url": {"url": url}} for url in self.images]
-        return {"role": self.role, "content": [*images, {"type": "text", "text": self.content}]}
-
-
-@dataclass(frozen=True, slots=True)
-class ChatRequest:
-    """None leaves the choice to the server."""
-
-    messages: tuple[ChatMessage, ...]
-    model: str = "default"
-    effort: str | None = None
-    temperature: float | None = None
-    max_tokens: int | None = None
-    top_p: float | None = None
-
-    def pieces(self) -> Iterator[bytes]:
-        """The body as JSON, some 64 KiB at a time: of a long conversation it is never held whole."""
-        piece = b""
-        for part in self._parts():
-            piece += part
-            if len(piece) >= _PIECE_BYTES:
-                yield piece
-                piece = b""
-        yield piece
-
-    def _parts(self) -> Iterator[bytes]:
-        """Message by message."""
-        yield _json(self._options()).removesuffix(b"}") + b',"messages":['
-        for number, message in enumerate(self.messages):
-            yield (b"," if number else b"") + _json(message.body())
-        yield b"]}"
-
-    def _options(self) -> dict[str, Any]:
-        optional = {
-            "reasoning_effort": self.effort,
-            "temperature": self.temperature,
-            "top_p": self.top_p,
-            "max_tokens": self.max_tokens,
-        }
-        return {
-            "model": self.model,
-            "stream": True,
-            "return_progress": True,
-            "stream_options": {"include_usage": True},
-            **{name: value for name, value in optional.items() if value is not None},
-        }
+if TYPE_CHECKING:
+    from mm35local.tui.transport import Transport
 
 
 class ServerClient:
-    """Talks to one server; owns its connections, so `aclose` it."""
+    """Talks to one server; owns its connections, so `aclose` it. What that takes is loaded with the first request."""
 
     def __init__(self, url: str, api_key: str | None = None) -> None:
         """Raises UsageError if `url` is no http(s) address. A trailing /v1 is fine."""
-        self.url = _checked(url)
-        self._http = httpx.AsyncClient(
-            base_url=self.url,
-            headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
-            # An answer may be minutes away while a long prompt is read; Esc ends a wait, not a clock.
-            timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),
-            trust_env=not _is_loopback(self.url),
-            verify=self.url.startswith("https:"),
-        )
+        self.url = checked(url)
+        self._api_key = api_key
+        self._transport: Transport | None = None
 
     async def aclose(self) -> None:
-        await self._http.aclose()
+        if self._transport is not None:
+            await self._transport.aclose()
 
     async def health(self) -> Health:
         """The server's health. Raises ServerUnreachable if nothing answers, ServerError if it is not one of ours."""
-        try:
-            reply = await self._http.get("/health", timeout=CONNECT_SECONDS)
-            body = HealthBody.model_validate_json(reply.content)
-        except httpx.HTTPError as problem:
-            raise ServerUnreachable(self.url, _describe(problem)) from problem
-        except ValidationError as problem:
-            raise self._foreign() from problem
-        if body.server != SERVER_NAME:
-            raise self._foreign()
-        if body.status is ServerState.DRAINING:
-            raise ServerUnreachable(self.url, "it is shutting down")
-        return body.as_health()
-
-    def _foreign(self) -> ServerError:
-        return ServerError(
-            f"another program answers at {self.url}: its /health is not that of an {SERVER_NAME} server",
-            "choose another port with --port, or the address of an mm35 server with --url",
-        )
+        return await (await self._opened()).health()
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[ChatEvent, None]:
         """The events of one answer, `Ended` (and `Usage`) last.
@@ -128,71 +42,15 @@ class ServerClient:
         Raises ServerError with the server's own words or where the answer breaks off, ServerUnreachable where none
         begins.
         """
-        is_open = is_ended = False
-        try:
-            async with self._post(request) as reply:
-                if reply.is_error:
-                    raise read_error(reply.status_code, await reply.aread())
-                is_open = True
-                yield Opened()
-                async for data in iter_data(reply.aiter_bytes()):
-                    for event in read_chunk(data):
-                        is_ended = is_ended or isinstance(event, Ended)
-                        yield event
-        except httpx.HTTPError as problem:
-            if is_open:
-                raise _broken_off(_describe(problem)) from problem
-            raise ServerUnreachable(self.url, _describe(problem)) from problem
-        if not is_ended:
-            raise _broken_off("the server said no more")
+        async with contextlib.aclosing((await self._opened()).chat(request)) as events:
+            async for event in events:
+                yield event
 
-    def _post(self, request: ChatRequest) -> AbstractAsyncContextManager[httpx.Response]:
-        num_bytes = sum(map(len, request.pieces()))  # said beforehand: not every server reads bodies of unknown length
-        headers = {"Content-Type": "application/json", "Content-Length": str(num_bytes)}
-        content = _asynchronously(request.pieces())
-        return self._http.stream("POST", "/v1/chat/completions", content=content, headers=headers)
-
-
-async def _asynchronously(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
-    for piece in pieces:
-        yield piece
-
-
-def _json(value: dict[str, Any]) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
-
-
-def _broken_off(detail: str) -> ServerError:
-    return ServerError(f"the answer broke off: {detail}", "send the question again once the server is well")
-
-
-def _checked(url: str) -> str:
-    hint = "an address looks like http://127.0.0.1:8080"
-    try:
-        parsed = httpx.URL(url)
-    except httpx.InvalidURL as problem:
-        raise UsageError(f"{url!r} is no address: {problem}", hint) from problem
-    if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise UsageError(f"{url!r} is no http address", hint)
-    return url.rstrip("/").removesuffix("/v1")
-
-
-def _is_loopback(url: str) -> bool:
-    """A proxy of the environment must not stand between us and this machine."""
-    host = httpx.URL(url).host
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _describe(problem: httpx.HTTPError) -> str:
-    match problem:
-        case httpx.ConnectTimeout() | httpx.ReadTimeout():
-            return "no answer in time"
-        case httpx.ConnectError():
-            return "the connection was refused"
-        case httpx.RemoteProtocolError() | httpx.ReadError() | httpx.WriteError():
-            return "the connection broke"
-        case _:
-            return str(problem) or type(problem).__name__
+    async def _opened(self) -> Transport:
+        if self._transport is None:
+            # In a thread: keys are taken meanwhile.
+            module = await asyncio.to_thread(importlib.import_module, "mm35local.tui.transport")
+            if self._transport is None:
+                self._transport = module.Transport(self.url, self._api_key)
+        assert self._transport is not None, "it was opened, by this or by another task meanwhile"
+        return self._transport

@@ -14,13 +14,14 @@ from dataclasses import replace
 from mm35local.errors import HistoryError, Mm35Error
 from mm35local.tui.attachments import as_sent
 from mm35local.tui.branches import Branches
-from mm35local.tui.client import ChatMessage, ChatRequest, ServerClient
+from mm35local.tui.client import ServerClient
 from mm35local.tui.events import ChatEvent
 from mm35local.tui.history import History
 from mm35local.tui.options import ChatOptions
 from mm35local.tui.plain_text import encodable
 from mm35local.tui.records import Attachment, Conversation, Message, MessageState, Outcome, Role
 from mm35local.tui.reply import Phase, Reply
+from mm35local.tui.request import ChatMessage, ChatRequest
 
 _SAVE_SECONDS = 0.4
 _TITLE_CHARS = 60

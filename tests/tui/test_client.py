@@ -6,8 +6,9 @@ import json
 import pytest
 
 from mm35local.errors import ServerError, ServerUnreachable, UsageError
-from mm35local.tui.client import ChatMessage, ChatRequest, ServerClient
+from mm35local.tui.client import ServerClient
 from mm35local.tui.events import ChatEvent, Delta, Ended, Opened, ServerState
+from mm35local.tui.request import ChatMessage, ChatRequest
 from mm35local.types import Usage
 from tests.fakes.chat_server import ChatServer, Drop, Fail, Finish, Ping, Raw, Refuse, Say, Think, trickle
 from tests.tui.conftest import until
@@ -119,3 +120,9 @@ async def test_health(server: ChatServer) -> None:
 def test_an_address_that_is_none(url: str) -> None:
     with pytest.raises(UsageError):
         ServerClient(url)
+
+
+async def test_a_host_that_is_no_name_is_told_with_the_first_request() -> None:
+    async with contextlib.aclosing(ServerClient("http://ä..b:80")) as client:
+        with pytest.raises(UsageError, match="IDNA"):
+            await client.health()

@@ -12,12 +12,10 @@ from mm35local.tui.attachments import read_attachment
 from mm35local.tui.commands import COMMANDS, find, starting_with
 from mm35local.tui.export import as_json, as_markdown, is_json, tree_as_json, write_new
 from mm35local.tui.files import best_matches, list_files
-from mm35local.tui.imports import read_export
 from mm35local.tui.records import Attachment, Finding
 from mm35local.tui.screens.chat_turns import ChatTurns
 from mm35local.tui.screens.conversations import ConversationsScreen
 from mm35local.tui.screens.help import HelpScreen
-from mm35local.tui.screens.settings import SettingsScreen
 from mm35local.tui.session import shortened
 from mm35local.tui.ui_events import Completed, Completing, Detached, Pasted
 from mm35local.tui.widgets.completions import Word
@@ -122,6 +120,8 @@ class ChatCommands(ChatTurns):
         self.notify(str(path), title="Exported to", markup=False)
 
     async def command_import(self, argument: str) -> None:
+        from mm35local.tui.imports import read_export
+
         found = await asyncio.to_thread(read_export, Path(argument))
         for one in found:
             await self.session.add_conversation(shortened(one.title), one.messages, one.at, one.shown_id)
@@ -149,6 +149,8 @@ class ChatCommands(ChatTurns):
         self.run_worker(self._settings(), group="settings", exclusive=True)
 
     async def _settings(self) -> None:
+        from mm35local.tui.screens.settings import SettingsScreen
+
         options = await self.app.push_screen_wait(SettingsScreen(self.session.options))
         if options is None:
             return

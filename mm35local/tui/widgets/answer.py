@@ -16,7 +16,6 @@ from mm35local.tui.figures import count, duration
 from mm35local.tui.plain_text import visible
 from mm35local.tui.records import Message, MessageState, Outcome
 from mm35local.tui.reply import Phase, Reply
-from mm35local.tui.widgets.markdown_view import MarkdownView
 from mm35local.tui.widgets.notice import Notice
 from mm35local.tui.widgets.thinking import Thinking
 from mm35local.tui.widgets.tool_calls import ToolCalls
@@ -31,6 +30,8 @@ class Answer(Turn):
     def __init__(
         self, message: Message | None = None, reply: Reply | None = None, place: tuple[int, int] = (1, 1)
     ) -> None:
+        from mm35local.tui.widgets.markdown_view import MarkdownView  # with Markdown's libraries
+
         super().__init__(message.id if message else reply.message_id if reply else 0, place)
         self._reply = reply
         self._message = message

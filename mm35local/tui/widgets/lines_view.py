@@ -5,13 +5,17 @@ A widget of Textual's own paints what it shows anew at each growth; here a growi
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from rich.style import Style
 from textual.geometry import Region, Size
 from textual.selection import Selection
 from textual.strip import Strip
 
-from mm35local.tui.markdown_lines import Line
 from mm35local.tui.widgets.growing import Growing
+
+if TYPE_CHECKING:
+    from mm35local.tui.markdown_lines import Line
 
 
 class LinesView(Growing):
