@@ -185,6 +185,7 @@ class KvStore:
 
     def _give_up(self, saved: Saved) -> None:
         saved.is_lost = True
+        saved.state = None  # also of one that waits for the disk
         self._saved.remove(saved)
         with contextlib.suppress(OSError):
             saved.path.unlink(missing_ok=True)
@@ -193,15 +194,16 @@ class KvStore:
         while (saved := self._jobs.get()) is not None:
             assert saved.put_at is not None, "it is not written yet"
             self._is_urgent.wait(max(0.0, saved.put_at + SECONDS_IN_RAM - time.monotonic()))
-            if not saved.is_lost:
-                self._write(saved)
+            state = saved.state
+            if state is not None and not saved.is_lost:
+                self._write(saved, state)
             saved.put_at = None
+            del saved, state  # or they would stay until the next one comes
             self._jobs.task_done()
 
-    def _write(self, saved: Saved) -> None:
-        assert saved.state is not None, "it stays in RAM until it is written"
+    def _write(self, saved: Saved, state: Bytes) -> None:
         try:
-            kv_file.write(saved.path, self._mark, saved.tokens, saved.state)
+            kv_file.write(saved.path, self._mark, saved.tokens, state)
             if saved.is_lost:  # given up meanwhile
                 saved.path.unlink(missing_ok=True)
         except OSError as error:

@@ -16,6 +16,10 @@ MOST_SURPRISE = 4.0
 """One measurement counts as at most so many times what was expected: an image, or another program, got in between."""
 
 
+LEAST_SHARE = 0.01
+"""Rows beside the streams take at least so much of a step: one that was quicker than expected proves no row free."""
+
+
 class Pace:
     def __init__(self) -> None:
         self._stream_seconds: dict[int, float] = {}
@@ -34,11 +38,11 @@ class Pace:
         if not num_drafts and not num_prompt_rows:
             self._stream_seconds[num_streams] = _smooth(self._stream_seconds.get(num_streams), seconds)
             return
-        more = seconds - (self._alone(num_streams) or 0.0 if num_streams else 0.0)
+        more, least = seconds - (self._alone(num_streams) or 0.0 if num_streams else 0.0), LEAST_SHARE * seconds
         if not num_prompt_rows:
-            self._draft_seconds = _smooth(self._draft_seconds, max(0.0, more) / num_drafts)
+            self._draft_seconds = _smooth(self._draft_seconds, max(least, more) / num_drafts)
             return
-        each = max(0.0, more - num_drafts * (self._draft_seconds or 0.0)) / num_prompt_rows
+        each = max(least, more - num_drafts * (self._draft_seconds or 0.0)) / num_prompt_rows
         is_beside = num_streams > 0
         rate = SMOOTHING if is_beside is self._was_beside else 1.0
         self._token_seconds, self._was_beside = _smooth(self._token_seconds, each, rate), is_beside

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import stat
 import struct
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -104,6 +106,18 @@ def test_what_ram_has_room_for_is_written_after_a_while_and_what_it_has_none_for
     monkeypatch.setattr("mm35local.engine.kv_store.SECONDS_IN_RAM", 0.05)
     store.put(ids(8), state_of(8, 100))
     until(lambda: len(list(tmp_path.glob(f"*{kv_file.SUFFIX}"))) == 3)
+    store.close()
+
+
+def test_a_state_that_was_given_up_takes_no_memory_while_others_wait_for_the_disk(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    state = state_of(1)
+    store.put(ids(1), state)
+    gone = weakref.ref(state)
+    del state
+    store.put(ids(1, 2), state_of(2))
+    gc.collect()
+    assert gone() is None
     store.close()
 
 

@@ -83,13 +83,33 @@ def test_prompts_and_drafts_share_what_a_step_may_take(num_drafts: int) -> None:
     assert (SLOWDOWN - 0.4) * stream <= seconds <= (SLOWDOWN + 0.01) * stream
 
 
-@given(
-    st.lists(
-        st.tuples(st.integers(0, 64), st.integers(0, 48), st.integers(0, 512), st.floats(0, 100)).filter(
-            lambda step: step[0] or (step[2] and not step[1])
-        ),
-        max_size=40,
+STEPS = st.lists(
+    st.tuples(st.integers(0, 64), st.integers(0, 48), st.integers(0, 512), st.floats(1e-4, 100)).filter(
+        lambda step: step[0] or (step[2] and not step[1])
     ),
+    max_size=40,
+)
+
+
+@given(STEPS, st.floats(1e-3, 0.1), st.floats(1e-4, 0.1))
+def test_whatever_was_measured_before_is_forgotten(
+    steps: list[tuple[int, int, int, float]], draft: float, token: float
+) -> None:
+    stream, pace, seconds = 0.04, Pace(), 0.0
+    for step in steps:
+        pace.observe(*step)
+    for _ in range(150):
+        pace.observe(4, 0, 0, stream)
+        num_drafts = pace.draft_budget(4, 0, 16)
+        pace.observe(4, num_drafts, 0, stream + num_drafts * draft)
+        num_tokens = pace.prompt_budget(4, N_BATCH)
+        seconds = stream + num_tokens * token
+        pace.observe(4, 0, num_tokens, seconds)
+    assert seconds <= max(1.05 * SLOWDOWN * stream, stream + token), "but for the one token that a prompt gets always"
+
+
+@given(
+    STEPS,
     st.integers(0, 64),
     st.integers(1, 2048),
 )
