@@ -23,13 +23,15 @@ from rich.theme import Theme
 from textual.color import Color
 
 Line = list[Segment]
+Place = tuple[str, int, int]
+"""Of a block: its kind, its first line and the line behind its last."""
 _NARROWEST = 24
 """Cells for text at the inside of every list and quotation; what is then wider than the screen is cut there."""
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A top-level block: its kind, its first line and the line behind its last, and its tokens."""
+    """A top-level block: its place, and its tokens."""
 
     kind: str
     first_line: int
@@ -37,7 +39,7 @@ class Block:
     tokens: tuple[Token, ...]
 
     @property
-    def place(self) -> tuple[str, int, int]:
+    def place(self) -> Place:
         return self.kind, self.first_line, self.end_line
 
 
@@ -64,20 +66,30 @@ class Palette:
         return cls(colour("primary"), colour("secondary"), colour("accent"), dim, colour("surface"), is_dark)
 
 
-def parse(source: str) -> tuple[list[Block], bool]:
-    """The blocks of `source`, and whether any link is defined apart from its use.
+def parse(source: str) -> list[Block]:
+    """The blocks of `source`.
 
     HTML is text here: with it on, tags that a model writes about would be parsed and then not be shown at all.
     """
+    return list(_blocks(_parser().parse(source)))
+
+
+def outline(source: str) -> tuple[list[Place], bool]:
+    """Where the blocks of `source` are, and whether any link is defined apart from its use: half of `parse`."""
     found: dict[str, object] = {}
-    tokens = _parser().parse(source, found)
-    return list(_blocks(tokens)), bool(found.get("references"))
+    tokens = _outliner().parse(source, found)
+    return [block.place for block in _blocks(tokens)], bool(found.get("references"))
 
 
 @cache
 def _parser() -> MarkdownIt:
     """Costs a millisecond to make: it compiles what links look like."""
     return MarkdownIt("gfm-like", {"html": False})
+
+
+@cache
+def _outliner() -> MarkdownIt:
+    return MarkdownIt("gfm-like", {"html": False}).disable(["inline", "linkify", "text_join"])
 
 
 def layout(blocks: Iterable[Block], width: int, palette: Palette) -> list[Line]:

@@ -23,7 +23,7 @@ def _texts(lines: list[Line]) -> list[str]:
 def test_a_fence_that_grows_reads_like_the_whole_one(code: list[str], step: int, width: int) -> None:
     fence = GrowingFence()
     for end in [*range(0, len(code), step), len(code)]:
-        (block,) = parse("```python\n" + "".join(f"{line}\n" for line in code[:end]))[0]
+        (block,) = parse("```python\n" + "".join(f"{line}\n" for line in code[:end]))
         assert _texts(fence.lines(block, width, PALETTE)) == _texts(layout([block], width, PALETTE))
 
 

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import os
 
-import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from textual.app import App, ComposeResult
 
-from mm35local.tui.markdown_lines import Palette, layout, parse
+from mm35local.tui.markdown_lines import Palette, layout, outline, parse
 from mm35local.tui.options import ChatOptions
 from mm35local.tui.plain_text import encodable, visible
 from mm35local.tui.ui_events import Submitted
@@ -41,7 +40,6 @@ NUM_ANSWERS = 10
 """Of the strings, those that one chat streams."""
 
 
-@pytest.mark.timeout(120 + NUM_STRINGS)
 @settings(max_examples=NUM_STRINGS // NUM_ANSWERS, deadline=None)
 @given(st.lists(HOSTILE, min_size=NUM_ANSWERS, max_size=NUM_ANSWERS), st.sampled_from([(80, 24), (31, 9)]))
 async def test_any_answer_is_shown_and_kept(answers: list[list[str]], size: tuple[int, int]) -> None:
@@ -112,7 +110,7 @@ def _unbroken(lines: list[str]) -> str:
 
 def _spoken(source: str) -> str:
     """The text of all that is no link, image or heading of a table: what must be on the screen."""
-    tokens = [token for block in parse(source)[0] for token in block.tokens]
+    tokens = [token for block in parse(source) for token in block.tokens]
     inline = [child for token in tokens for child in token.children or ()]
     return "\n".join(token.content for token in (*tokens, *inline) if token.type in ("text", "code_inline", "fence"))
 
@@ -122,13 +120,14 @@ def _spoken(source: str) -> str:
 @example("[/bold]```python\n![a](b)word", 24)
 @example("999999999. 999999999. word", 24)
 def test_every_word_is_shown(text: str, width: int) -> None:
-    shown = "".join(segment.text.strip() for line in layout(parse(text)[0], width, PALETTE) for segment in line)
+    shown = "".join(segment.text.strip() for line in layout(parse(text), width, PALETTE) for segment in line)
     assert shown.count("word") >= _spoken(text).count("word")
+    assert outline(text)[0] == [block.place for block in parse(text)]
 
 
 def test_an_image_stands_where_it_was_written() -> None:
     text = "before ![a picture](https://example.org/a.png) after"
-    (line,) = layout(parse(text)[0], 100, PALETTE)
+    (line,) = layout(parse(text), 100, PALETTE)
     assert "".join(segment.text for segment in line).strip() == "before 🌆 a picture after"
     assert {segment.style.link for segment in line if segment.style and segment.style.link} == {
         "https://example.org/a.png"
@@ -136,14 +135,14 @@ def test_an_image_stands_where_it_was_written() -> None:
 
 
 def test_a_numbered_list_has_its_dots() -> None:
-    lines = layout(parse("9. nine\n10. ten\n\n    more")[0], 100, PALETTE)
+    lines = layout(parse("9. nine\n10. ten\n\n    more"), 100, PALETTE)
     texts = ["".join(segment.text for segment in line).rstrip() for line in lines]
     assert [text for text in texts if text] == ["  9. nine", " 10. ten", "     more"]
 
 
 def test_a_link_opens_the_web_and_nothing_else() -> None:
     text = "[a](https://example.org) [b](file:///etc/passwd) [c](javascript:x) ![d](data:x)"
-    (line,) = layout(parse(text)[0], 100, PALETTE)
+    (line,) = layout(parse(text), 100, PALETTE)
     assert {segment.style.link for segment in line if segment.style and segment.style.link} == {"https://example.org"}
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import RenderableType
+from textual._arrange import arrange
 from textual._styles_cache import StylesCache
+from textual.geometry import Size
+from textual.layout import DockArrangeResult
 from textual.screen import Screen
 from textual.widget import Widget
 
@@ -17,7 +21,7 @@ from mm35local.tui.options import ChatOptions
 from mm35local.tui.records import Message, Role, as_path
 from mm35local.tui.widgets.answer import Answer
 from mm35local.tui.widgets.markdown_view import MarkdownView
-from tests.fakes.chat_server import ChatServer, Say, trickle
+from tests.fakes.chat_server import ChatServer, Pause, Say, trickle
 from tests.tui.chat_pilot import open_chat
 from tests.tui.conftest import until
 
@@ -106,7 +110,73 @@ async def test_a_scroll_bar_is_no_frame_of_its_own(server: ChatServer, monkeypat
         await chat.ask("?")
         await chat.answered()
         assert sum("MarkdownView" in frame for frame in frames) > 5
-        assert sum(frame == {"ScrollBar"} for frame in frames) <= 1
+        assert sum(frame == {"LineBar"} for frame in frames) <= 1
+
+
+async def test_the_scroll_bar_looks_like_textuals(server: ChatServer) -> None:
+    server.script.scripts = [(Say("word\n\n" * 40),)]
+    async with open_chat(ChatOptions(server.url)) as chat:
+        await chat.ask("?")
+        await chat.answered()
+        transcript = chat.screen.transcript
+        bar = transcript.vertical_scrollbar
+        for place in (0.0, 7.0, transcript.scroll_y):
+            transcript.release_anchor()
+            transcript.scroll_to(y=place, animate=False)
+            await chat.pilot.pause()
+            lines = bar.render_lines(bar.size.region)
+            bar.refresh()
+            assert lines == Widget.render_lines(bar, bar.size.region)
+            assert len({line.text for line in lines}) > 1 or place == 0
+
+
+async def test_a_growing_answer_costs_no_layout_beside_it(server: ChatServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.script.scripts = [(Say("Hello."),), (Say("Hello."),), trickle("word and word\n\n", 150)]
+    arranged: list[Widget] = []
+
+    def count(widget: Widget, children: Sequence[Widget], size: Size, screen: Size, optimal: bool) -> DockArrangeResult:
+        arranged.append(widget)
+        return arrange(widget, children, size, screen, optimal)
+
+    async with open_chat(ChatOptions(server.url)) as chat:
+        for number in (1, 2):
+            await chat.ask("?")
+            await chat.answered(number)
+        monkeypatch.setattr("textual.widget.arrange", count)
+        await chat.ask("?")
+        await until(lambda: len(chat.answers) == 3 and "word" in chat.answers[-1])
+        *before, growing = chat.screen.transcript.turns
+        arranged.clear()
+        await chat.answered(3)
+        assert arranged.count(growing) > 3
+        assert [turn for turn in before if turn in arranged] == []
+
+
+async def test_words_on_the_same_line_cost_no_layout(server: ChatServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.script.scripts = [[*trickle("word ", 16, 0.05), Pause(1.0), *trickle("word ", 184, 0.001)]]
+    async with open_chat(ChatOptions(server.url), (120, 24)) as chat:
+        await chat.ask("?")
+        await until(lambda: chat.answers[-1:] != [] and "word" in chat.answers[-1])
+        await chat.pilot.pause(0.1)
+        laid_out: list[int] = []
+        lay_out = chat.screen._refresh_layout
+
+        def count(size: Size | None = None, scroll: bool = False) -> None:
+            laid_out.append(len(chat.answers[-1]))
+            lay_out(size, scroll)
+
+        monkeypatch.setattr(chat.screen, "_refresh_layout", count)
+        view = chat.app.screen.query(MarkdownView).last()
+        shown = {0}
+        while max(shown) < 16:
+            await chat.pilot.pause(0.02)
+            lines = [strip.text for strip in chat.screen._compositor.render_strips()]
+            shown.add("\n".join(lines).count("word"))
+        assert laid_out == []
+        assert len(shown) > 3
+        await chat.answered()
+        assert laid_out != []
+        assert " ".join(line.strip() for line in view.lines) == "word " * 199 + "word"
 
 
 async def test_folded_messages_are_let_go(server: ChatServer) -> None:

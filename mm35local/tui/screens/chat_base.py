@@ -16,6 +16,7 @@ from mm35local.tui.session import ChatSession
 from mm35local.tui.ui_events import AnswerEnded
 from mm35local.tui.widgets.answer import Answer
 from mm35local.tui.widgets.banner import Banner
+from mm35local.tui.widgets.growing import Ground
 from mm35local.tui.widgets.pending import Pending
 from mm35local.tui.widgets.prompt import Prompt
 from mm35local.tui.widgets.status_line import StatusLine
@@ -25,7 +26,7 @@ from mm35local.tui.widgets.transcript import Transcript
 _QUEUE_SECONDS = 0.5
 
 
-class ChatBase(Screen[None]):
+class ChatBase(Screen[None], Ground):
     def __init__(self, session: ChatSession, connection: Connection, reason: str) -> None:
         super().__init__()
         self.session = session

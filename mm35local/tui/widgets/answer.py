@@ -21,7 +21,7 @@ from mm35local.tui.widgets.thinking import Thinking
 from mm35local.tui.widgets.tool_calls import ToolCalls
 from mm35local.tui.widgets.turn import Turn
 
-PAINTS_PER_SECOND = 8
+PAINTS_PER_SECOND = 7
 
 
 class Answer(Turn):

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 from textual._styles_cache import StylesCache
+from textual.box_model import BoxModel
+from textual.containers import Vertical
 from textual.geometry import Region, Size
+from textual.layout import DockArrangeResult
 from textual.reactive import reactive
 from textual.strip import Strip
 from textual.widget import Widget
@@ -28,14 +33,37 @@ class Growing(Widget):
 
 
 class Ground(Growing):
-    """Behind growing text: without a border it is one line, again and again, where Textual would paint each anew."""
+    """Behind growing text: without a border it is one line, again and again, where Textual would paint each anew; and
+    where it has no colour of its own it leaves the painting to what stands behind it."""
 
     def render_lines(self, crop: Region) -> list[Strip]:
         if any(kind for kind, _ in self.styles.border):
             return super().render_lines(crop)
         self.skip_styles_cache()
+        if self.styles.background.a == 0 and isinstance(self.parent, Widget):
+            return []
         strip = Strip.blank(crop.width, self.rich_style)
         background = self.background_colors[1]
         for line_filter in self.get_line_filters():
             strip = strip.apply_filter(line_filter, background)
         return [strip] * crop.height
+
+
+class Column(Vertical, Ground):
+    """What stands in it is as high as it needs to be. Textual would arrange it again, and all that stands beside it,
+    whenever the column that it is in itself has grown."""
+
+    def arrange(self, size: Size, optimal: bool = False) -> DockArrangeResult:
+        return super().arrange(size.with_height(0), optimal)
+
+    def _get_box_model(
+        self,
+        container: Size,
+        viewport: Size,
+        width_fraction: Fraction,
+        height_fraction: Fraction,
+        constrain_width: bool = False,
+        greedy: bool = True,
+    ) -> BoxModel:
+        flat = container.with_height(0)
+        return super()._get_box_model(flat, viewport, width_fraction, Fraction(0), constrain_width, greedy)

@@ -42,6 +42,13 @@ class LinesView(Growing):
         """Once the width is known, make `laid_out` what it should be; by itself it stays as it is."""
         self._height = len(self.laid_out)
 
+    def _tell_grown(self, first: int, height: int | None) -> None:
+        """Lines from `first` on are new. Nothing else moves where it is as high as it was before, `height`."""
+        if self._height == height:
+            self.refresh(Region(0, first, self._width, len(self.laid_out) - first))
+        else:
+            self.refresh(layout=True)
+
     def _forget(self) -> None:
         """Begin again from the whole text."""
         self.laid_out = []
@@ -83,7 +90,7 @@ class LinesView(Growing):
         known = self._painted.get(y)
         if known is not None and known[0] == line and known[1].cell_length == self.outer_size.width:
             return known[1]
-        content = self.render_line(y)
+        content = self._line(y)
         strip = Strip.join([self._margin(), content, Strip.blank(self.styles.padding.right, self._ground)])
         self._painted[y] = line, strip
         return strip
@@ -93,6 +100,10 @@ class LinesView(Growing):
         return Strip.blank(self.styles.padding.left, self._ground)
 
     def render_line(self, y: int) -> Strip:
+        """A line as Textual asks for it where text is marked with the mouse."""
+        return self._line(y).apply_offsets(0, y)
+
+    def _line(self, y: int) -> Strip:
         width = self.size.width
         ground = self._ground = self._ground or self.rich_style
         if y >= len(self.laid_out):
@@ -104,7 +115,7 @@ class LinesView(Growing):
             end = strip.cell_length if end == -1 else end
             chosen = strip.crop(start, end).apply_style(self.screen.get_component_rich_style("screen--selection"))
             strip = Strip.join([strip.crop(0, start), chosen, strip.crop(end)])
-        return strip.adjust_cell_length(width, ground).apply_offsets(0, y)
+        return strip.adjust_cell_length(width, ground)
 
     def get_selection(self, selection: Selection) -> tuple[str, str]:
         return selection.extract("\n".join(self.lines)), "\n"

@@ -12,7 +12,7 @@ from textual.events import Click
 from textual.theme import Theme
 
 from mm35local.tui.growing_fence import GrowingFence
-from mm35local.tui.markdown_lines import Block, Line, Palette, is_web, layout, parse
+from mm35local.tui.markdown_lines import Block, Line, Palette, Place, is_web, layout, outline, parse
 from mm35local.tui.plain_text import visible
 from mm35local.tui.widgets.lines_view import LinesView
 
@@ -26,7 +26,7 @@ class MarkdownView(LinesView):
     def __init__(self, text: str = "") -> None:
         super().__init__()
         self._source = visible(text)
-        self._sealed: list[tuple[str, int, int]] = []
+        self._sealed: list[Place] = []
         """Places of the blocks that are laid out for good."""
         self._tail_line = 0
         """The line of the source where the last block begins."""
@@ -55,10 +55,10 @@ class MarkdownView(LinesView):
     def catch_up(self) -> None:
         """Lay out what was added, unless the last time took so long that it still rests."""
         if self._is_behind and self._width and time.monotonic() >= self._rests_until:
-            began = time.monotonic()
+            began, first, height = time.monotonic(), self._num_sealed_lines, self._height
             self._lay_out_tail()
             self._rests_until = time.monotonic() + self.REST * (time.monotonic() - began)
-            self.refresh(layout=True)
+            self._tell_grown(first, height)
 
     def update(self, text: str) -> None:
         self._source = visible(text)
@@ -71,10 +71,11 @@ class MarkdownView(LinesView):
 
         A half line may open a block and its other half take that back; a link may be defined below its use.
         """
-        blocks, has_references = parse(self._source)
-        shown = self._sealed + [block.place for block in self._tail_blocks()]
+        places, has_references = outline(self._source)
+        line = self._tail_line
+        tail = [(kind, first + line, end + line) for kind, first, end in outline(self._tail)[0]]
         self._is_growing = False
-        if has_references or [block.place for block in blocks] != shown:
+        if has_references or places != self._sealed + tail:
             self._forget()
         elif self._width and (self._is_behind or self._fence.is_patched):
             self._lay_out_tail()
@@ -100,10 +101,15 @@ class MarkdownView(LinesView):
         self._sealed, self._tail_line, self._num_sealed_lines = [], 0, 0
         self._fence = GrowingFence()
 
+    @property
+    def _tail(self) -> str:
+        """The source of what may still change."""
+        return "\n".join(self._source.split("\n")[self._tail_line :])
+
     def _tail_blocks(self) -> list[Block]:
         """What may still change, with lines of the whole source."""
         line = self._tail_line
-        blocks, _ = parse("\n".join(self._source.split("\n")[line:]))
+        blocks = parse(self._tail)
         return [Block(block.kind, block.first_line + line, block.end_line + line, block.tokens) for block in blocks]
 
     def _lay_out_tail(self) -> None:

@@ -25,9 +25,10 @@ class PlainView(LinesView):
     def add(self, text: str, is_shown: bool = True) -> None:
         """What is not shown is laid out once it is."""
         self._parts.append(visible(text))
-        self._height = None
+        first, height, self._height = self._wrapped.num_closed, self._height, None
         if is_shown:
-            self.refresh(layout=True)
+            self._lay_out()
+            self._tell_grown(first, height)
 
     def _margin(self) -> Strip:
         """A bar: this is no part of the answer."""

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from textual.app import ComposeResult
-from textual.containers import Vertical, VerticalScroll
+from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.geometry import Size
+from textual.scrollbar import ScrollBar
 from textual.widgets import Static
 
 from mm35local.errors import Mm35Error
@@ -18,7 +19,8 @@ from mm35local.tui.events import ModelCard
 from mm35local.tui.records import Message, Role
 from mm35local.tui.reply import Reply
 from mm35local.tui.widgets.answer import Answer
-from mm35local.tui.widgets.growing import Ground, forget_removed
+from mm35local.tui.widgets.growing import Column, Ground, forget_removed
+from mm35local.tui.widgets.line_bar import LineBar
 from mm35local.tui.widgets.notice import Notice
 from mm35local.tui.widgets.question import Question
 from mm35local.tui.widgets.thinking import Thinking
@@ -32,7 +34,7 @@ _NUM_AWAKE = 4
 """Messages at the end that stay laid out: they are on the screen while the next ones come."""
 
 
-class Page(Vertical, Ground):
+class Page(Column):
     """Some messages. Only the last page changes: those before it are laid out once."""
 
 
@@ -50,6 +52,14 @@ class Transcript(VerticalScroll, Ground, can_focus=False):
         yield Static(id="floor")
         yield self._earlier_line
         yield Page()
+
+    @property
+    def vertical_scrollbar(self) -> ScrollBar:
+        if self._vertical_scrollbar is None:
+            self._vertical_scrollbar = LineBar(name="vertical")
+            self._vertical_scrollbar.display = False
+            self.app._start_widget(self, self._vertical_scrollbar)
+        return self._vertical_scrollbar
 
     def _size_updated(self, size: Size, virtual_size: Size, container_size: Size, layout: bool = True) -> bool:
         """Textual paints a scroll bar after what it scrolls, as a frame of its own: here they come together."""

@@ -6,15 +6,14 @@ from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Vertical
 from textual.content import Content
 from textual.widgets import Static
 
 from mm35local.tui.ui_events import TurnAct, TurnAsked
-from mm35local.tui.widgets.growing import Ground
+from mm35local.tui.widgets.growing import Column
 
 
-class Turn(Vertical, Ground, can_focus=True):
+class Turn(Column, can_focus=True):
     # A click (to mark text, by accident) would otherwise make the letters that are written next act on the message.
     FOCUS_ON_CLICK = False
     BINDINGS: ClassVar[list[BindingType]] = [
