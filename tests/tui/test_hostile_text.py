@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from textual.app import App, ComposeResult
@@ -40,6 +41,7 @@ NUM_ANSWERS = 10
 """Of the strings, those that one chat streams."""
 
 
+@pytest.mark.timeout(120 + NUM_STRINGS)
 @settings(max_examples=NUM_STRINGS // NUM_ANSWERS, deadline=None)
 @given(st.lists(HOSTILE, min_size=NUM_ANSWERS, max_size=NUM_ANSWERS), st.sampled_from([(80, 24), (31, 9)]))
 async def test_any_answer_is_shown_and_kept(answers: list[list[str]], size: tuple[int, int]) -> None:

@@ -21,6 +21,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import overload
 
+import pytest
+
 from mm35local.tui.client import ServerClient
 from mm35local.tui.history import History
 from mm35local.tui.options import ChatOptions
@@ -79,6 +81,7 @@ def _drain(terminal: int, stop: threading.Event) -> None:
                 return
 
 
+@pytest.mark.timeout(120 + 10 * NUM_KILLS)
 async def test_a_kill_in_mid_answer_loses_less_than_a_second(tmp_path: Path) -> None:
     path = tmp_path / "history.sqlite3"
     chance = random.Random(8)
