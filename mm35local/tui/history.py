@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from mm35local.errors import HistoryError
 from mm35local.tui.migrations import NewerHistoryError, migrate
@@ -33,6 +33,7 @@ from mm35local.tui.search import excerpt, matching_messages, matching_titles
 from mm35local.types import Usage
 
 _T = TypeVar("_T")
+_Row = tuple[Any, ...]
 _LOCK_SECONDS = 5.0
 _BIN_SECONDS = 30 * 86400.0
 
@@ -49,9 +50,13 @@ _FOUND = """
 """
 _MESSAGES = """
     SELECT id, role, content, reasoning, model, state, error, is_cut, num_prompt_tokens, num_completion_tokens,
-           num_cached_tokens, seconds, COALESCE(parent_id, 0) AS parent_id, attachments, tool_calls, created_at
+           num_cached_tokens, seconds, COALESCE(parent_id, 0), attachments, tool_calls, created_at
     FROM messages WHERE conversation_id = ? ORDER BY id
 """
+_ROLES = {role.value: role for role in Role}
+_COMPLETE = Outcome()
+_ENDING = [_COMPLETE.state, None, 0, None, None, None, None]
+"""The columns of `_COMPLETE`."""
 _ADD = """
     INSERT INTO messages (conversation_id, role, content, reasoning, model, attachments, tool_calls, parent_id, state,
                           error, is_cut, num_prompt_tokens, num_completion_tokens, num_cached_tokens, seconds,
@@ -179,7 +184,7 @@ class History:
         assert self._db is not None, "History.open was not awaited"
         return self._db
 
-    def _rows(self, query: str, *values: object) -> list[sqlite3.Row]:
+    def _rows(self, query: str, *values: object) -> list[_Row]:
         return self._open_db.execute(query, values).fetchall()
 
     def _start(self, title: str, model: str, at: float) -> int:
@@ -237,13 +242,12 @@ class History:
         return [_finding(conversation, found.get(conversation.id), words) for conversation in listed]
 
 
-def _finding(conversation: Conversation, row: sqlite3.Row | None, words: Sequence[str]) -> Finding:
+def _finding(conversation: Conversation, row: _Row | None, words: Sequence[str]) -> Finding:
     return Finding(conversation) if row is None else Finding(conversation, excerpt(row[2], words), row[1])
 
 
 def _connect(path: Path | None) -> sqlite3.Connection:
     db = sqlite3.connect(path or ":memory:", timeout=_LOCK_SECONDS, isolation_level=None)
-    db.row_factory = sqlite3.Row
     try:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")
@@ -275,24 +279,24 @@ def _items(kind: type[_T], column: str) -> tuple[_T, ...]:
     return () if column == "[]" else tuple(kind(**item) for item in json.loads(column))
 
 
-def _message(row: sqlite3.Row) -> Message:
-    counts = (row["num_prompt_tokens"], row["num_completion_tokens"], row["num_cached_tokens"])
-    outcome = Outcome(
-        state=MessageState(row["state"]),
-        usage=None if counts[0] is None else Usage(*counts),
-        seconds=row["seconds"],
-        error=row["error"],
-        is_cut=bool(row["is_cut"]),
-    )
+def _message(row: _Row) -> Message:
+    """A row of `_MESSAGES`. All questions end alike, and share how: a long conversation has thousands."""
+    number, role, content, reasoning, model, *ending, parent_id, attachments, tool_calls, created_at = row
     return Message(
-        role=Role(row["role"]),
-        content=row["content"],
-        reasoning=row["reasoning"],
-        model=row["model"],
-        outcome=outcome,
-        id=row["id"],
-        parent_id=row["parent_id"],
-        attachments=_items(Attachment, row["attachments"]),
-        tool_calls=_items(ToolCall, row["tool_calls"]),
-        created_at=row["created_at"],
+        role=_ROLES[role],
+        content=content,
+        reasoning=reasoning,
+        model=model,
+        outcome=_COMPLETE if ending == _ENDING else _outcome(*ending),
+        id=number,
+        parent_id=parent_id,
+        attachments=_items(Attachment, attachments),
+        tool_calls=_items(ToolCall, tool_calls),
+        created_at=created_at,
     )
+
+
+def _outcome(state: str, error: str | None, is_cut: int, *counts: Any) -> Outcome:
+    *num_tokens, seconds = counts
+    usage = None if num_tokens[0] is None else Usage(*num_tokens)
+    return Outcome(MessageState(state), usage, seconds, error, bool(is_cut))
