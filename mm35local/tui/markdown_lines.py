@@ -81,6 +81,11 @@ def outline(source: str) -> tuple[list[Place], bool]:
     return [block.place for block in _blocks(tokens)], bool(found.get("references"))
 
 
+def warm_up(theme_variables: Mapping[str, str], *, is_dark: bool) -> None:
+    """Make what the first answer would wait for: most of it is what Python is coloured by."""
+    layout(parse("A `word`\n\n- and\n\n```python\ncode\n```"), 80, Palette.of(theme_variables, is_dark=is_dark))
+
+
 @cache
 def _parser() -> MarkdownIt:
     """Costs a millisecond to make: it compiles what links look like."""

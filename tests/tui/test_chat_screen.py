@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -359,3 +361,22 @@ async def test_leaving_in_mid_answer_keeps_what_came(server: ChatServer, tmp_pat
 def test_without_a_terminal_there_is_no_chat() -> None:
     with pytest.raises(UsageError, match="needs a terminal"):
         run_chat(ChatOptions(NOWHERE))
+
+
+def test_markdown_is_loaded_before_the_first_answer() -> None:
+    program = (
+        "import asyncio, sys, time\n"
+        "from mm35local.tui.app import ChatApp\n"
+        "from mm35local.tui.options import ChatOptions\n"
+        "async def main():\n"
+        "    app = ChatApp(ChatOptions('http://127.0.0.1:9'))\n"
+        "    async with app.run_test() as pilot:\n"
+        "        end = time.monotonic() + 30\n"
+        "        while 'pygments.lexers.python' not in sys.modules and time.monotonic() < end:\n"
+        "            await pilot.pause(0.05)\n"
+        "    await app.aclose()\n"
+        "asyncio.run(main())\n"
+        "print('mm35local.tui.widgets.markdown_view' in sys.modules, 'pygments.lexers.python' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert done.stdout == "True True\n"

@@ -5,6 +5,8 @@ Workers (the link to the server, the answer) only post messages; every change of
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping
 from typing import ClassVar
 
 from textual import on
@@ -45,6 +47,9 @@ class ChatScreen(ChatCommands):
         Binding("f1", "help", "Keys"),
     ]
 
+    _has_markdown = False
+    """Whether its libraries are loaded, or being loaded."""
+
     def compose(self) -> ComposeResult:
         yield self.title_bar
         yield self.transcript
@@ -74,9 +79,16 @@ class ChatScreen(ChatCommands):
 
     # --- what happens ---
 
+    async def _load_markdown(self) -> None:
+        """Once the link is there, so that the first answer does not wait for it; in a thread, so that keys do not."""
+        await asyncio.to_thread(_load_markdown, self.app.theme_variables, self.app.current_theme.dark)
+
     @on(LinkChanged)
     def _link_changed(self, event: LinkChanged) -> None:
         link = event.link
+        if not self._has_markdown and link.state is not LinkState.CONNECTING:
+            self._has_markdown = True
+            self.call_after_refresh(self.run_worker, self._load_markdown, group="markdown")
         self.banner.tell_link(link)
         self.status.tell_link(link)
         self.title_bar.tell_model(link.model)
@@ -189,3 +201,10 @@ class ChatScreen(ChatCommands):
 
     def action_help(self) -> None:
         self.command_help("")
+
+
+def _load_markdown(theme_variables: Mapping[str, str], is_dark: bool) -> None:
+    from mm35local.tui.markdown_lines import warm_up
+    from mm35local.tui.widgets import markdown_view  # noqa: F401
+
+    warm_up(theme_variables, is_dark=is_dark)
