@@ -113,7 +113,7 @@ async def long_prompt_beside(client: httpx.AsyncClient, seed: int) -> Figures:
     running = [asyncio.ensure_future(stream_chat(client, chat, 400, ignore_eos=True)) for chat in chats]
     await asyncio.sleep(4)
     arrived = time.perf_counter()
-    long = await stream_chat(client, ask(f"{words(rng, 4900)}\nName one word of this list."), 4, ignore_eos=True)
+    long = await stream_chat(client, ask(f"{words(rng, 5950)}\nName one word of this list."), 4, ignore_eos=True)
     answers = await asyncio.gather(*running)
     until = long.piece_times[0]
     gaps = [gap for a in answers for gap in _gaps_between(a, arrived, until)]
