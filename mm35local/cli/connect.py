@@ -16,8 +16,8 @@ import typer
 
 from mm35local.cli.keys import first_key
 from mm35local.cli.options import ApiKey, settings
-from mm35local.cli.serve import is_loopback
 from mm35local.errors import ServerError, UsageError
+from mm35local.loopback import is_loopback
 
 if TYPE_CHECKING:
     from mm35local.settings import Settings

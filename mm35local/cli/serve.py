@@ -33,6 +33,7 @@ from mm35local.cli.options import (
     settings_of,
 )
 from mm35local.errors import GIB, UsageError
+from mm35local.loopback import is_loopback
 
 if TYPE_CHECKING:
     from mm35local.cli.prepare import Prepared
@@ -187,11 +188,6 @@ def _served_model(prepared: Prepared, wish: Settings) -> ServedModel:
         thinking_field=wish.thinking_field,
         keeps_own_sampling=wish.own_sampling,
     )
-
-
-def is_loopback(host: str) -> bool:
-    """Can nobody but this machine reach it?"""
-    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 def _end_with_stdin() -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import ipaddress
 from collections.abc import AsyncGenerator, Sequence
 
 from starlette.datastructures import Headers
@@ -15,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from mm35local.loopback import is_loopback
 from mm35local.server.problems import Problem, noted
 
 LOOPBACK_HOSTS = frozenset({"localhost"})
@@ -71,7 +71,7 @@ class Guard:
         return any([hmac.compare_digest(one, key) for one in given for key in self._keys])
 
     def _is_ours(self, host: str) -> bool:
-        return self._hosts is None or host in self._hosts or _is_loopback_address(host)
+        return self._hosts is None or host in self._hosts or is_loopback(host)
 
     def _is_welcome(self, origin: str | None) -> bool:
         """Browsers name the page that asks; programs with pages of their own (vscode-webview:) are no web pages."""
@@ -80,7 +80,7 @@ class Guard:
         scheme, _, rest = origin.partition("://")
         if origin == "null" or scheme in ("http", "https"):
             host = _host_name(rest)
-            return host in LOOPBACK_HOSTS or _is_loopback_address(host)
+            return is_loopback(host)
         return True
 
 
@@ -94,13 +94,6 @@ def _given_keys(headers: Headers) -> list[bytes]:
     scheme, _, bearer = headers.get("authorization", "").partition(" ")
     found = [bearer.strip() if scheme.lower() == "bearer" else "", headers.get("x-api-key", "")]
     return [key.encode("latin-1") for key in found if key]
-
-
-def _is_loopback_address(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _host_name(host: str) -> str:

@@ -3,7 +3,6 @@ first frame of the chat does without it."""
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager
 
@@ -11,6 +10,7 @@ import httpx
 from pydantic import ValidationError
 
 from mm35local.errors import ServerError, ServerUnreachable, UsageError
+from mm35local.loopback import is_loopback
 from mm35local.tui.address import HINT
 from mm35local.tui.events import ChatEvent, Ended, Health, Opened, ServerState
 from mm35local.tui.request import ChatRequest
@@ -26,13 +26,15 @@ class Transport:
     def __init__(self, url: str, api_key: str | None) -> None:
         """Raises UsageError for a name of a host that cannot be looked up."""
         self.url = url
+        address = _parsed(url)
         self._http = httpx.AsyncClient(
-            base_url=_parsed(url),
+            base_url=address,
             headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
             # An answer may be minutes away while a long prompt is read; Esc ends a wait, not a clock.
             timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),
-            trust_env=not _is_loopback(self.url),
-            verify=self.url.startswith("https:"),
+            # A proxy of the environment must not stand between us and this machine.
+            trust_env=not is_loopback(address.host),
+            verify=address.scheme == "https",
         )
 
     async def aclose(self) -> None:
@@ -104,15 +106,6 @@ def _parsed(url: str) -> httpx.URL:
         return httpx.URL(url)
     except httpx.InvalidURL as problem:
         raise UsageError(f"{url!r} is no address: {problem}", HINT) from problem
-
-
-def _is_loopback(url: str) -> bool:
-    """A proxy of the environment must not stand between us and this machine."""
-    host = httpx.URL(url).host
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _describe(problem: httpx.HTTPError) -> str:
