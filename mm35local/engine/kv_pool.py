@@ -122,9 +122,11 @@ class KvPool:
 
         One that shares most of its cells would take many bytes there and leave few cells.
         """
+        if self._store is None:
+            return
         num_running = self.num_held(self._cache.running)
         num_idle = self._backend.most_idle_cells(num_running + num_new)
-        if self._store is None or num_idle is None:
+        if num_idle is None:
             return
         spared: list[int] = []
         while self.num_used_cells - num_running > num_idle:

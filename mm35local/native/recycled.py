@@ -3,6 +3,7 @@ takes back what is free), a copy into new memory takes twenty times as long as o
 
 from __future__ import annotations
 
+import threading
 import weakref
 
 import numpy as np
@@ -15,10 +16,11 @@ _STEPS = 8
 
 
 class RecycledMemory:
-    """Belongs to one thread; its arrays may end in any."""
+    """Its arrays may end in any thread, and wherever the garbage collector runs: inside `take`, too."""
 
     def __init__(self) -> None:
         self._spare: list[bytearray] = []
+        self._lock = threading.RLock()
 
     @property
     def num_spare_bytes(self) -> int:
@@ -26,20 +28,24 @@ class RecycledMemory:
 
     def take(self, num_bytes: int) -> npt.NDArray[np.uint8]:
         """An array of so many bytes of whatever was there; its memory is spare again when nobody refers to it."""
-        block = min((block for block in self._spare if len(block) >= num_bytes), key=len, default=None)
-        if block is None:
-            block = bytearray(_rounded_up(num_bytes))
-        else:
-            self._spare.remove(block)
+        block = self._taken(num_bytes) or bytearray(_rounded_up(num_bytes))
         # Over a bytearray, so that views of this array refer to it, and not to what is below it.
         array = np.frombuffer(block, dtype=np.uint8, count=num_bytes)
         weakref.finalize(array, self._give_back, block).atexit = False
         return array
 
+    def _taken(self, num_bytes: int) -> bytearray | None:
+        with self._lock:
+            fitting = [block for block in self._spare if len(block) >= num_bytes]
+            found = min(fitting, key=len, default=None)
+            self._spare = [block for block in self._spare if block is not found]
+            return found
+
     def _give_back(self, block: bytearray) -> None:
-        self._spare.append(block)
-        while self.num_spare_bytes > MOST_SPARE_BYTES:
-            del self._spare[0]
+        with self._lock:
+            self._spare.append(block)
+            while self.num_spare_bytes > MOST_SPARE_BYTES:
+                del self._spare[0]
 
 
 def _rounded_up(num_bytes: int) -> int:

@@ -42,6 +42,14 @@ async def _reopened(server: ChatServer, path: Path) -> list[Message]:
         return session.messages
 
 
+async def _begun(session: ChatSession) -> tuple[Reply, asyncio.Task[None]]:
+    """An answer of which something has come."""
+    reply = await session.ask("hi", "m")
+    task = asyncio.create_task(session.answer(reply, READY))
+    await until(lambda: reply.content.parts)
+    return reply, task
+
+
 async def test_the_conversation_is_sent_in_turns(server: ChatServer) -> None:
     server.script.scripts = [(Fail("broken"),), (Say("Hello."),)]
     async with _session(server, ChatOptions(server.url, system="Be brief.")) as session:
@@ -80,9 +88,7 @@ async def test_what_came_is_on_disk_within_a_second(server: ChatServer, tmp_path
     path = tmp_path / "history.sqlite3"
     server.script.scripts = [(Say("Hello"), Pause(30))]
     async with _session(server, ChatOptions(server.url, history_path=path)) as session:
-        reply = await session.ask("hi", "m")
-        task = asyncio.create_task(session.answer(reply, READY))
-        await until(lambda: reply.content.parts)
+        _, task = await _begun(session)
         await asyncio.sleep(0.9)
         _, answer = await _reopened(server, path)
         assert (answer.content, answer.outcome.state) == ("Hello", MessageState.STREAMING)
@@ -98,9 +104,7 @@ async def test_closing_in_mid_answer_keeps_what_came(server: ChatServer, tmp_pat
     path = tmp_path / "history.sqlite3"
     server.script.scripts = [(Say("Hello"), Pause(30))]
     async with _session(server, ChatOptions(server.url, history_path=path)) as session:
-        reply = await session.ask("hi", "m")
-        task = asyncio.create_task(session.answer(reply, READY))
-        await until(lambda: reply.content.parts)
+        _, task = await _begun(session)
         await session.close()
         _, answer = await _reopened(server, path)
         assert answer.content == "Hello"
@@ -116,9 +120,7 @@ async def test_an_end_that_is_cancelled_while_it_is_stored_is_stored_by_closing(
     path = tmp_path / "history.sqlite3"
     server.script.scripts = [(Say("Hello"), Pause(30))]
     async with _session(server, ChatOptions(server.url, history_path=path)) as session:
-        reply = await session.ask("hi", "m")
-        task = asyncio.create_task(session.answer(reply, READY))
-        await until(lambda: reply.content.parts)
+        reply, task = await _begun(session)
         with monkeypatch.context() as context:
             context.setattr(session.history, "save", lambda *_: asyncio.sleep(30))
             task.cancel()

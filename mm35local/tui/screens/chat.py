@@ -65,7 +65,7 @@ class ChatScreen(ChatCommands):
         self.prompt.focus()
         self.status.tell_limit(self.session.options.max_tokens)
         # What the link loads comes behind the first frame.
-        self.call_after_refresh(self.run_worker, self._watch(), group="link")
+        self.call_after_refresh(self.run_worker, self._watch, group="link")
         await self.session.open()
         await self.show_conversation()
         self.prompt.questions = await self.session.history.questions()
