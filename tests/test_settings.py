@@ -29,6 +29,19 @@ def test_flags_win_over_environment_over_file(file: Path, monkeypatch: pytest.Mo
     assert load_settings(file, model="from-flag", port=None).model == "from-flag"
 
 
+def test_a_table_comes_from_the_file_and_as_json_from_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "settings.toml"
+    path.write_text('[chat]\ntheme = "mm35-light"\neffort = "none"\n')
+    monkeypatch.setenv("mm35_chat", '{"effort": "high"}')
+    chat = load_settings(path).chat
+    assert (chat.theme, chat.effort) == ("mm35-light", "high")
+    monkeypatch.setenv("mm35_chat", "high")
+    with pytest.raises(UsageError, match="MM35_CHAT or chat in"):
+        load_settings(path)
+
+
 def test_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
         load_settings(ABSENT).port = 1  # type: ignore[misc]

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib import import_module
 from typing import Annotated
 
 import typer
 
 from mm35local import __version__
-from mm35local.cli import bench, chat, connect, doctor, inspect, models, plan, quantize, rpc_worker, serve
 from mm35local.errors import Mm35Error, UsageError
 
+_HELP = "Mistral Medium 3.5 (128B) on your own GPUs: chat in the terminal, serve your editor, convert the weights."
 # \b keeps the line breaks as they stand
 _EPILOG = """\b
 [bold]Examples[/]
@@ -25,25 +26,40 @@ _EPILOG = """\b
 # click's classes, wherever this version of typer keeps them: BadParameter < UsageError < ClickException
 _USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
 
-app = typer.Typer(
-    name="mm35",
-    help="Mistral Medium 3.5 (128B) on your own GPUs: chat in the terminal, serve your editor, convert the weights.",
-    epilog=_EPILOG,
-    add_completion=False,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-chat.register(app)
-serve.register(app)
-quantize.register(app)
-models.register(app)
-plan.register(app)
-inspect.register(app)
-connect.register(app)
-doctor.register(app)
-rpc_worker.register(app)
-bench.register(app)
+_FILES = {
+    "chat": "chat",
+    "serve": "serve",
+    "quantize": "quantize",
+    "models": "models",
+    "pull": "models",
+    "plan": "plan",
+    "inspect": "inspect",
+    "repair": "inspect",
+    "connect": "connect",
+    "doctor": "doctor",
+    "rpc-worker": "rpc_worker",
+    "bench": "bench",
+}
+"""Each command's file in this folder."""
+
+
+def application(arguments: list[str]) -> typer.Typer:
+    """All commands, in the order of the help page, or the one that `arguments` begins with: the other files take longer
+    to load than most commands wait for."""
+    app = typer.Typer(
+        name="mm35",
+        help=_HELP,
+        epilog=_EPILOG,
+        add_completion=False,
+        rich_markup_mode="rich",
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback(invoke_without_command=True)(_root)
+    asked = [_FILES[word] for word in arguments[:1] if word in _FILES]
+    for file in asked or dict.fromkeys(_FILES.values()):
+        import_module(f"mm35local.cli.{file}").register(app)
+    return app
 
 
 def _show_version(is_wanted: bool) -> None:
@@ -52,7 +68,6 @@ def _show_version(is_wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback(invoke_without_command=True)
 def _root(
     context: typer.Context,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
@@ -88,7 +103,7 @@ def run(arguments: list[str]) -> int:
 
 def _invoke(arguments: list[str]) -> int:
     try:
-        code = app(args=arguments, prog_name="mm35", standalone_mode=False)
+        code = application(arguments)(args=arguments, prog_name="mm35", standalone_mode=False)
     except _USAGE_ERROR as error:
         message = getattr(error, "format_message", error.__str__)()
         return _report(message.rstrip("."), f"{_usage_command(arguments)} --help shows the usage", 2)
@@ -96,8 +111,7 @@ def _invoke(arguments: list[str]) -> int:
 
 
 def _usage_command(arguments: list[str]) -> str:
-    known = {command.name for command in app.registered_commands}
-    return " ".join(["mm35", *[word for word in arguments if word in known][:1]])
+    return " ".join(["mm35", *[word for word in arguments if word in _FILES][:1]])
 
 
 def _report(message: str, hint: str, exit_code: int) -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from mm35local import __version__
+from mm35local.cli.app import application
 from mm35local.models.gpus import detect_machine
 from tests.e2e.serving import free_port, mm35
 
@@ -30,9 +31,28 @@ def test_help_is_a_page_and_quick() -> None:
 
 
 def test_help_loads_nothing_that_a_command_needs() -> None:
-    program = "import sys, mm35local.cli.app; print(*sys.modules)"
-    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True).stdout.split()
-    assert not {"asyncio", "httpx", "llama_cpp", "numpy", "pydantic", "textual", "uvicorn"} & set(loaded)
+    loaded = _loaded_by("--help")
+    assert not {"asyncio", "httpx", "llama_cpp", "numpy", "pydantic", "textual", "uvicorn"} & loaded
+    assert {"mm35local.cli.chat", "mm35local.cli.serve"} <= loaded
+
+
+def test_a_command_loads_no_other_command() -> None:
+    files = {"mm35local.cli.serve", "mm35local.cli.models", "mm35local.cli.doctor", "mm35local.cli.bench"}
+    assert _loaded_by("models", "--help") & files == {"mm35local.cli.models"}
+
+
+def test_every_command_is_found_alone() -> None:
+    names = {command.name for command in application([]).registered_commands}
+    assert len(names) >= 12
+    for name in names:
+        assert name in {command.name for command in application([str(name)]).registered_commands}
+        assert len(application([str(name)]).registered_commands) < 3
+
+
+def _loaded_by(*arguments: str) -> set[str]:
+    program = "import sys\nfrom mm35local.cli.app import run\nrun(sys.argv[1:])\nprint(*sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, check=True, text=True)
+    return set(done.stderr.split())
 
 
 @pytest.mark.parametrize("command", ["chat", "serve", "quantize", "models", "pull"])
