@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # RPC lets other machines lend their GPUs; add e.g. -DGGML_CUDA=ON for an NVIDIA card: make chat CMAKE_ARGS=...
-export CMAKE_ARGS ?= -DGGML_RPC=ON
+# llamafile's products add up in another order from two rows on: drafts could then change a greedy answer on a CPU.
+export CMAKE_ARGS ?= -DGGML_RPC=ON -DGGML_LLAMAFILE=OFF
 # GCC 12 drops stores that ggml's AMX kernels live on; the flags keep them, where the compiler knows them.
 KEEP_STORES := -fno-tree-dse -fno-dse
 export CXXFLAGS += $(shell printf '' | $(CXX) -Werror $(KEEP_STORES) -x c++ -fsyntax-only - 2>/dev/null && echo '$(KEEP_STORES)')

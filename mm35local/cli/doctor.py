@@ -94,7 +94,7 @@ def _reinstall(*, with_cuda: bool, flags: str = "") -> str:
     """The line that builds this version of llama-cpp-python again, and nothing else."""
     from importlib.metadata import version
 
-    cmake = "-DGGML_CUDA=ON -DGGML_RPC=ON" if with_cuda else "-DGGML_RPC=ON"
+    cmake = "-DGGML_CUDA=ON -DGGML_RPC=ON" if with_cuda else "-DGGML_RPC=ON -DGGML_LLAMAFILE=OFF"
     compiler = f'CXXFLAGS="{flags}" ' if flags else ""
     pip = "pip install --force-reinstall --no-deps --no-cache-dir --no-binary llama-cpp-python"
     return f'{compiler}CMAKE_ARGS="{cmake}" {pip} llama-cpp-python=={version("llama-cpp-python")}'

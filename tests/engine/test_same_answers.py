@@ -1,7 +1,8 @@
 """A real model's greedy answers, with guesses and without: the same, but for ties that rounding decides.
 
-A step of more rows rounds differently, by up to about 1 in SmolLM2's logits at 4 bits (see `llama_backend`). So where
-two answers part, both tokens must have been the likeliest two and close to each other; what follows is not compared.
+A step of more rows may round differently (`tests.native.test_row_by_row` holds where it does not), by up to about 1 in
+SmolLM2's logits at 4 bits. So where two answers part, both tokens must have been the likeliest two and close to each
+other; what follows is not compared.
 """
 
 from __future__ import annotations
