@@ -59,6 +59,13 @@ class ChatApp(App[None]):
     def get_default_screen(self) -> ChatScreen:
         return ChatScreen(self.session, self.connection, self._reason)
 
+    def refresh_css(self, animate: bool = True) -> None:
+        """Before there is a screen only the colours change: the rules are read with them once it comes, not twice."""
+        if self.screen_stack:
+            super().refresh_css(animate)
+        else:
+            self.stylesheet.set_variables(self.get_css_variables())
+
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """The palette: every command; one that needs an argument begins in the prompt."""
         if isinstance(screen, ChatScreen):

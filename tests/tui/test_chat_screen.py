@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from textual.color import Color
+from textual.css.stylesheet import Stylesheet
 from textual.events import Key, Paste
 from textual.widgets import OptionList
 
@@ -380,3 +382,23 @@ def test_markdown_is_loaded_before_the_first_answer() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     assert done.stdout == "True True\n"
+
+
+async def test_the_rules_are_read_once_before_the_first_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    reparse, num_reparsed = Stylesheet.reparse, 0
+
+    def counted(stylesheet: Stylesheet) -> None:
+        nonlocal num_reparsed
+        num_reparsed += 1
+        reparse(stylesheet)
+
+    monkeypatch.setattr(Stylesheet, "reparse", counted)
+    app = ChatApp(ChatOptions(NOWHERE, theme="mm35-light"))
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.pause()
+        assert num_reparsed == 0
+        assert app.screen.styles.background == Color.parse("#fbf9f5")
+        await pilot.press("f2")
+        await pilot.pause()
+        assert (num_reparsed, app.screen.styles.background) == (1, Color.parse("#16161a"))
+    await app.aclose()
