@@ -5,13 +5,17 @@ Only the command line builds it; each room is handed its own small part and neve
 
 from __future__ import annotations
 
-import json
-import os
-import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    TomlConfigSettingsSource,
+)
 
 from mm35local.errors import UsageError
 
@@ -34,10 +38,10 @@ class ChatSettings(BaseModel):
     """System prompts by name."""
 
 
-class Settings(BaseModel):
+class Settings(BaseSettings):
     """Every setting with its default; the names are those of settings.toml, `MM35_` + upper case in the environment."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, extra="forbid")
 
     model: str | None = None
     """A name from models.toml, `name:QUANT`, or a .gguf path; None takes the best that fits."""
@@ -88,9 +92,22 @@ class Settings(BaseModel):
 
 def load_settings(file: Path, **flags: Any) -> Settings:
     """Flags that are None count as not given. Raises UsageError naming the setting and its source."""
+
+    class FromFile(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=file)
+
     given = {name: value for name, value in flags.items() if value is not None}
     try:
-        return Settings(**_joined(_joined(_from_file(file), _from_environment()), given))
+        return FromFile(**given)
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0]) if first["loc"] else "settings"
@@ -98,34 +115,7 @@ def load_settings(file: Path, **flags: Any) -> Settings:
         raise UsageError(
             f"{source}: {first['msg']}, found {first['input']!r}", "mm35 serve --help tells what each takes"
         ) from error
-    except ValueError as error:  # no TOML, or not UTF-8
+    except SettingsError as error:  # of the environment: the file's tables are tables already
+        raise UsageError(f"{_PREFIX}* variables: {error}", "a table is written as JSON there") from error
+    except ValueError as error:  # tomllib's own complaint
         raise UsageError(f"{file}: {error}", "correct the file, or remove it") from error
-
-
-def _from_file(file: Path) -> dict[str, Any]:
-    return tomllib.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-
-
-def _from_environment() -> dict[str, Any]:
-    """Upper or lower case; the value of a table is JSON."""
-    variables = {name.lower(): value for name, value in os.environ.items()}
-    names = [name for name in Settings.model_fields if _PREFIX.lower() + name in variables]
-    return {name: _as_field(name, variables[_PREFIX.lower() + name]) for name in names}
-
-
-def _as_field(name: str, text: str) -> Any:
-    if Settings.model_fields[name].annotation is not ChatSettings:
-        return text
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text  # which is no table: the validation says so
-
-
-def _joined(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Both, and where both tell something `above`; tables are joined in the same way."""
-    joined = {**below, **above}
-    for name in below.keys() & above.keys():
-        if isinstance(below[name], dict) and isinstance(above[name], dict):
-            joined[name] = _joined(below[name], above[name])
-    return joined
