@@ -38,7 +38,7 @@ def test_a_table_comes_from_the_file_and_as_json_from_the_environment(
     chat = load_settings(path).chat
     assert (chat.theme, chat.effort) == ("mm35-light", "high")
     monkeypatch.setenv("mm35_chat", "high")
-    with pytest.raises(UsageError, match="MM35_\\* variables.*chat"):
+    with pytest.raises(UsageError, match=r"MM35_\* variables.*chat"):
         load_settings(path)
 
 
