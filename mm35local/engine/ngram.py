@@ -21,6 +21,10 @@ MAX_AGREEMENT = 32
 """No place can be better than one where so many tokens agree."""
 MAX_NEW = 4096
 """New tokens are few: then they join the old ones."""
+MAX_SHIFT = 4
+"""Tokens that an edit may have put in or left out, where the place that was copied from is looked for again."""
+MAX_LOST = 16
+"""Tokens since the last place was found; then the copy has ended."""
 _BITS = 21
 """Of a token id in a key; three make 63."""
 
@@ -35,12 +39,29 @@ class NgramIndex:
     def __init__(self, tokens: Sequence[int]) -> None:
         """`tokens` is kept, not copied: whoever appends to it makes the index see more. Negative ids match nothing."""
         self._tokens = tokens
+        self._distance = 0
+        """From the place that is copied to the end; 0: from none."""
+        self._found_at = 0
+        """The end when its place was found."""
         self._index_all()
 
     def propose(self, max_tokens: int) -> tuple[list[int], int]:
-        """What may follow, at most `max_tokens`, and how many tokens before it agree (0: nothing found)."""
+        """What may follow, at most `max_tokens`, and how many tokens before it agree: 0 behind a changed token.
+
+        An edit copies with changes: until LENGTH tokens agree again, the copy goes on beside its place.
+        """
         self._index_new()
         end = len(self._tokens)
+        place, agreement = self._longest(end)
+        if agreement:
+            self._distance, self._found_at = end - place, end
+        elif self._distance and end - self._found_at <= MAX_LOST:
+            place, agreement = self._beside(end)
+            self._distance = end - place
+        return (self._copy(place, end, max_tokens), agreement) if place else ([], 0)
+
+    def _longest(self, end: int) -> tuple[int, int]:
+        """The place before which most tokens agree with those before `end`, and how many; 0 and 0: none."""
         places = self._places(_key(self._tokens, end)) if end >= LENGTH else ()
         best, longest = 0, 0
         for place in places:
@@ -49,7 +70,16 @@ class NgramIndex:
                 best, longest = place, agreement
             if agreement >= MAX_AGREEMENT:
                 break
-        return (self._copy(best, end, max_tokens), longest) if longest else ([], 0)
+        return best, longest
+
+    def _beside(self, end: int) -> tuple[int, int]:
+        """Where the copy is now: nearby behind the same token, else behind the one that a changed token stands for."""
+        aligned = end - self._distance
+        for shift in sorted(range(-MAX_SHIFT, MAX_SHIFT + 1), key=abs):
+            place = aligned + shift
+            if 0 < place < end and self._tokens[place - 1] == self._tokens[end - 1] >= 0:
+                return place, 1
+        return aligned, 0
 
     def _copy(self, place: int, end: int, max_tokens: int) -> list[int]:
         """The tokens from `place` on; where they reach the end, they go on with themselves."""

@@ -13,7 +13,7 @@ from itertools import takewhile
 from typing import Protocol
 
 from mm35local.engine.backend import Chunk
-from mm35local.engine.ngram import NgramIndex
+from mm35local.engine.ngram import LENGTH, NgramIndex
 from mm35local.engine.request import Request
 from mm35local.engine.step_costs import StepCosts
 
@@ -53,9 +53,11 @@ class Drafter(Protocol):
 
 
 class NgramDrafter:
-    """Guesses by lookup in the sequence's own tokens; stronger the more tokens agree (3, 4, 8, 16 or more)."""
+    """Guesses by lookup in the sequence's own tokens; stronger the more tokens agree (0, 1, 3, 4, 8, 16 or more)."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, beside_changes: bool = True) -> None:
+        """`beside_changes`: guess on behind a changed token, where a small model, if there is one, guesses better."""
+        self._beside_changes = beside_changes
         self._indexes: dict[int, NgramIndex] = {}
 
     def propose(self, requests: Sequence[Request], max_drafts: Sequence[int]) -> list[Draft]:
@@ -69,8 +71,10 @@ class NgramDrafter:
         if index is None:
             index = self._indexes[request.request_id] = NgramIndex(request.tokens)
         token_ids, agreement = index.propose(max_draft)
+        if agreement < LENGTH and not self._beside_changes:
+            return Draft(())
         tokens = tuple(takewhile(lambda token_id: token_id >= 0, token_ids))  # up to where an image stands
-        return Draft(tokens, min(agreement.bit_length(), 5))
+        return Draft(tokens, min(1 + agreement.bit_length(), 6))
 
 
 @dataclass(slots=True)
@@ -125,6 +129,8 @@ class Speculator:
         for record, draft in zip(records, self._propose(asking, limits), strict=True):
             record.draft = draft
         chances = [self._acceptance(record).chances(len(record.draft.token_ids)) for record in records]
+        if len(decoding) == len(chunks) and not self._costs.knows(len(chunks)):
+            return tuple(chunks)  # what a plain step costs is learnt by one, now and then
         lengths = self._best_lengths(chances, len(decoding), min(room, MAX_STEP_DRAFTS))
         drafts = {
             chunk.request_id: record.draft.token_ids[:length]

@@ -37,6 +37,11 @@ class StepCosts:
             cost.seconds += SMOOTHING * (min(seconds, 2 * cost.seconds) - cost.seconds)
             cost.measured_at = self._num_steps
 
+    def knows(self, num_rows: int) -> bool:
+        """Was a step of so many rows measured lately? Else it is taken to cost what the nearest larger one does."""
+        cost = self._costs.get(_bucket(num_rows))
+        return cost is not None and not self._is_stale(cost)
+
     def estimates(self, num_rows: int, num_more: int) -> list[float]:
         """Seconds of steps of num_rows, num_rows + 1, ... num_rows + num_more rows; fewer, where nobody can know.
 

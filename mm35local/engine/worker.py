@@ -119,7 +119,9 @@ def _drafters(config: EngineConfig, draft_model: DraftModel | None) -> list[Draf
     """In the order in which they are asked: a guess by lookup costs nothing."""
     if config.speculate == "off":
         return []
-    return [NgramDrafter(), PayingDrafter(draft_model)] if draft_model else [NgramDrafter()]
+    if draft_model is None:
+        return [NgramDrafter()]
+    return [NgramDrafter(beside_changes=False), PayingDrafter(draft_model)]
 
 
 def _open_store(config: EngineConfig) -> KvStore | None:

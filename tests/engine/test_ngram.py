@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -31,12 +32,12 @@ def test_what_is_proposed_followed_the_same_tokens_before(old: list[int], new: l
     for token_id in new:
         tokens.append(token_id)
         proposed, agreement = index.propose(num_wanted)
-        assert agreement <= longest_agreement(tokens)
-        assert (agreement > 0) == (longest_agreement(tokens) > 0)
+        assert agreement <= max(longest_agreement(tokens), 1)
+        assert (agreement >= LENGTH) == (longest_agreement(tokens) > 0)
         assert len(proposed) <= num_wanted
         assert all(token_id >= 0 for token_id in proposed)
         if proposed:
-            ending = tokens[-agreement:] + proposed[:1]
+            ending = tokens[len(tokens) - agreement :] + proposed[:1]
             assert any(tokens[at : at + len(ending)] == ending for at in range(len(tokens)))
 
 
@@ -46,6 +47,39 @@ def test_of_few_places_the_longest_agreement_wins(tokens: list[int]) -> None:
     _, agreement = NgramIndex([*tokens, *marked]).propose(4)
     assert agreement == 7
     assert NgramIndex([*tokens, *marked]).propose(4)[0] == [7, 200, 201, 202]
+
+
+SOURCE = list(range(100, 160))
+
+
+@pytest.mark.parametrize(
+    ("written", "goes_on", "agreement"),
+    [
+        ([7], 111, 0),  # for 110
+        ([7, 111], 112, 1),
+        ([7, 8, 110], 111, 1),  # put in before 110
+        ([112], 113, 1),  # 110 and 111 left out
+        ([7, 111, 112, 113], 114, LENGTH),
+    ],
+)
+def test_a_copy_goes_on_beside_what_was_changed(written: list[int], goes_on: int, agreement: int) -> None:
+    tokens = [*SOURCE, 1, *SOURCE[:10]]
+    index = NgramIndex(tokens)
+    assert index.propose(2) == ([110, 111], 10)
+    for token_id in written:
+        tokens.append(token_id)
+        proposed, found = index.propose(2)
+    assert (proposed, found) == ([goes_on, goes_on + 1], agreement)
+
+
+def test_a_copy_ends_where_nothing_agrees_for_long() -> None:
+    tokens = [*SOURCE, 1, *SOURCE[:10]]
+    index = NgramIndex(tokens)
+    index.propose(1)
+    for number in range(ngram.MAX_LOST + 1):
+        tokens.append(1000 + number)
+        proposed, _ = index.propose(1)
+        assert bool(proposed) is (number < ngram.MAX_LOST)
 
 
 def test_a_period_goes_on_beyond_the_end() -> None:

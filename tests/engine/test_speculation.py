@@ -14,6 +14,7 @@ from mm35local.engine.backend import Chunk
 from mm35local.engine.core import EngineCore
 from mm35local.engine.request import Request
 from mm35local.engine.speculation import MAX_DRAFT, Acceptance, Draft, NgramDrafter, Speculator
+from mm35local.engine.step_costs import NUM_FRESH
 from mm35local.types import SamplingParams
 from tests.engine.test_core import N_CTX, Run, make_backend, operation_strategy
 from tests.fakes.backend import EOG, N_VOCAB, expected_answer, next_token
@@ -44,6 +45,13 @@ class Oracle:
         self.open.discard(request_id)
 
 
+class FreeRows(Speculator):
+    """A step takes a second, whatever its rows: the fake backend's own microseconds say nothing."""
+
+    def record_step(self, num_rows: int, seconds: float) -> None:
+        super().record_step(num_rows, 1.0)
+
+
 def speculating(run: Run, drafter: Oracle | NgramDrafter, max_draft: int = MAX_DRAFT) -> Run:
     """The run, with a core that guesses on the same backend."""
     run.core = EngineCore(
@@ -52,7 +60,7 @@ def speculating(run: Run, drafter: Oracle | NgramDrafter, max_draft: int = MAX_D
         num_slots=3,
         n_batch=8,
         max_waiting=100,
-        speculator=Speculator((drafter,), max_draft=max_draft),
+        speculator=FreeRows((drafter,), max_draft=max_draft),
     )
     return run
 
@@ -167,9 +175,25 @@ def decode_chunk(request: Request) -> Chunk:
 @pytest.mark.parametrize(("max_total", "room", "most"), [(100, 2, 2), (5, 100, 1), (4, 100, 0), (100, 0, 0)])
 def test_drafts_fit_the_step_and_the_answer(max_total: int, room: int, most: int) -> None:
     speculator = Speculator((Oracle(),))
+    speculator.record_step(1, 0.01)
     request = make_request(LONG, max_total)
     [chunk] = speculator.add_drafts([decode_chunk(request)], {1: request}, room)
     assert len(chunk.drafts) == most
+
+
+def test_a_plain_step_is_measured_now_and_then() -> None:
+    """Else it would be taken to cost what the smallest step with drafts does, and every draft to be worth it."""
+    speculator = Speculator((Oracle(),))
+    request = make_request(LONG)
+    for _ in range(2):
+        [chunk] = speculator.add_drafts([decode_chunk(request)], {1: request}, 4)
+        assert not chunk.drafts
+        speculator.record_step(1, 0.01)
+        for _ in range(NUM_FRESH):
+            [chunk] = speculator.add_drafts([decode_chunk(request)], {1: request}, 4)
+            assert chunk.drafts
+            speculator.record_step(1 + len(chunk.drafts), 0.01)
+        speculator.record_step(5, 0.01)
 
 
 def test_acceptance_is_learnt() -> None:
@@ -228,13 +252,24 @@ def test_lookup_guesses_from_the_request_s_own_tokens() -> None:
     request.tokens[:] = [1, 2, 3, 4, 5, 9, 1, 2, 3]
     drafter = NgramDrafter()
     [draft] = drafter.propose([request], [2])
-    assert draft == Draft((4, 5), strength=2)
+    assert draft == Draft((4, 5), strength=3)
     request.tokens += [4, 5, 9, 1]
     [draft] = drafter.propose([request], [3])
     assert draft.token_ids == (2, 3, 4)
-    assert draft.strength == 3
+    assert draft.strength == 4
     drafter.close(1)
     drafter.close(1)
+
+
+def test_lookup_guesses_beside_a_change_where_nobody_knows_better() -> None:
+    request = make_request(LONG)
+    request.tokens[:] = [1, 2, 3, 4, 5, 6, 9, 1, 2, 3]
+    alone, beside_a_model = NgramDrafter(), NgramDrafter(beside_changes=False)
+    for drafter in (alone, beside_a_model):
+        assert drafter.propose([request], [2]) == [Draft((4, 5), strength=3)]
+    request.tokens.append(8)
+    assert alone.propose([request], [2]) == [Draft((5, 6), strength=1)]
+    assert beside_a_model.propose([request], [2]) == [Draft(())]
 
 
 class Guesser:
