@@ -58,7 +58,7 @@ def doctor(
 
 def examine(*, is_offline: bool) -> Iterator[Check]:
     """Every check in turn."""
-    steps: list[Callable[[], Iterator[Check]]] = [_build, _cpu, _disk, _model_files, _port, _file_limit]
+    steps: list[Callable[[], Iterator[Check]]] = [_build, _cpu, _rounding, _disk, _model_files, _port, _file_limit]
     for step in steps if is_offline else [*steps, _hub]:
         try:
             yield from step()
@@ -110,6 +110,20 @@ def _cpu() -> Iterator[Check]:
         cure = _reinstall(with_cuda=has_backend_library("ggml-cuda"), flags=COMPILER_FLAGS)
         found = "the kernels for repacked weights (AMX) fail in this build and stay unused: slower prompts on the CPU"
         yield Check("cpu", Status.WARN, found, cure)
+
+
+def _rounding() -> Iterator[Check]:
+    """Of a CPU's products; kernels of GPUs round by the rows of a step, whatever the build."""
+    from mm35local.models.build import has_llamafile
+    from mm35local.models.gpus import has_backend_library
+
+    if has_backend_library("ggml-cuda"):
+        return
+    if has_llamafile():
+        found = "built with llamafile's products: with drafts (--speculate) a near tie in a greedy answer may turn"
+        yield Check("rounding", Status.WARN, found, _reinstall(with_cuda=False))
+    else:
+        yield Check("rounding", Status.OK, "by row: drafts change no greedy answer of one conversation on the CPU")
 
 
 def _cuda() -> Iterator[Check]:

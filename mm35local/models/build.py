@@ -34,6 +34,11 @@ def architectures(system_info: str) -> tuple[str, ...]:
     return tuple(f"{number[:-2]}.{number[-2]}" for number in found[1].split(",")) if found else ()
 
 
+def has_llamafile() -> bool:
+    """Do products of several rows on the CPU add up in another order than that of one?"""
+    return "LLAMAFILE = 1" in _told()
+
+
 def links_nccl(library: Path) -> bool:
     """Does the library name libnccl among those that it needs?"""
     return b"libnccl.so" in library.read_bytes()

@@ -10,7 +10,7 @@ import pytest
 from mm35local import paths
 from mm35local.cli.app import run
 from mm35local.engine import cpu_kernels
-from mm35local.models import gpus
+from mm35local.models import build, gpus
 from mm35local.models.gpus import Driver, Gpu
 
 
@@ -50,6 +50,18 @@ def test_kernels_that_fail_come_with_the_line_that_builds_better_ones(
     assert check["status"] == ("ok" if works else "warn")
     assert check["cure"].startswith('CXXFLAGS="-fno-tree-dse -fno-dse" CMAKE_ARGS=') is not works
     assert check["cure"].endswith(f"llama-cpp-python=={llama_cpp.__version__}") is not works
+
+
+@pytest.mark.skipif(gpus.has_backend_library("ggml-cuda"), reason="a GPU's products round by the rows of a step")
+@pytest.mark.parametrize("has_llamafile", [True, False])
+def test_products_that_round_by_the_rows_of_a_step_are_told(
+    models: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, has_llamafile: bool
+) -> None:
+    monkeypatch.setattr(build, "has_llamafile", lambda: has_llamafile)
+    assert run(["doctor", "--offline", "--json"]) == 0
+    (check,) = found(capsys)["rounding"]
+    assert check["status"] == ("warn" if has_llamafile else "ok")
+    assert ("-DGGML_LLAMAFILE=OFF" in check["cure"]) is has_llamafile
 
 
 def test_a_damaged_file_fails(models: Path, smollm2_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from mm35local.models.build import architectures, cuda_build, links_nccl
+from mm35local.models import build
+from mm35local.models.build import architectures, cuda_build, has_llamafile, links_nccl
 
 
 @pytest.mark.parametrize(
@@ -18,6 +19,15 @@ from mm35local.models.build import architectures, cuda_build, links_nccl
 )
 def test_architectures_in_llama_cpps_words(told: str, expected: tuple[str, ...]) -> None:
     assert architectures(told) == expected
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [("(CPU : AVX2 = 1 | LLAMAFILE = 1 | OPENMP = 1)", True), ("(CPU : AVX2 = 1)", False), ("", False)],
+)
+def test_llamafile_in_llama_cpps_words(told: str, expected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "_told", lambda: told)
+    assert has_llamafile() is expected
 
 
 def test_a_library_that_needs_nccl(tmp_path: Path) -> None:
