@@ -117,10 +117,13 @@ class Speculator:
         self._priors: dict[int, Acceptance] = {}
 
     def add_drafts(self, chunks: Sequence[Chunk], requests: Mapping[int, Request], room: int) -> tuple[Chunk, ...]:
-        """The same chunks, some of them with drafts; at most `room` more rows."""
+        """The same chunks, some of them with drafts; at most `room` more rows.
+
+        The first token of an answer waits for no guess: what agrees before it is the chat template, not the answer.
+        """
         if not self._drafters:
             return tuple(chunks)
-        decoding = [chunk for chunk in chunks if chunk.wants_token]
+        decoding = [chunk for chunk in chunks if chunk.wants_token and requests[chunk.request_id].num_generated]
         asking = [requests[chunk.request_id] for chunk in decoding]
         limits = [max(0, min(self._max_draft, room, _room_of_answer(request))) for request in asking]
         if not any(limits):

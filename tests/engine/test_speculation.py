@@ -164,8 +164,9 @@ def test_costly_rows_are_not_computed() -> None:
 
 
 def make_request(params: SamplingParams, max_total: int = 100) -> Request:
+    """Two tokens of a prompt, and the first of an answer."""
     tokens = [5, 6, 7]
-    return Request(1, 1, params, tokens, num_prompt_tokens=3, max_total=max_total, slot=0, num_computed=2)
+    return Request(1, 1, params, tokens, num_prompt_tokens=2, max_total=max_total, slot=0, num_computed=2)
 
 
 def decode_chunk(request: Request) -> Chunk:
@@ -179,6 +180,16 @@ def test_drafts_fit_the_step_and_the_answer(max_total: int, room: int, most: int
     request = make_request(LONG, max_total)
     [chunk] = speculator.add_drafts([decode_chunk(request)], {1: request}, room)
     assert len(chunk.drafts) == most
+
+
+def test_the_first_token_of_an_answer_waits_for_no_guess() -> None:
+    speculator = Speculator((Oracle(),))
+    speculator.record_step(1, 0.01)
+    request = make_request(LONG)
+    request.num_prompt_tokens = 3
+    assert speculator.add_drafts([decode_chunk(request)], {1: request}, 4)[0].drafts == ()
+    request.tokens.append(8)
+    assert speculator.add_drafts([decode_chunk(request)], {1: request}, 4)[0].drafts != ()
 
 
 def test_a_plain_step_is_measured_now_and_then() -> None:
@@ -288,7 +299,7 @@ class Guesser:
 def one_row(request_id: int) -> tuple[Chunk, Request]:
     tokens = [1, 2, 3]
     params = SamplingParams(temperature=0, max_tokens=60)
-    request = Request(request_id, request_id, params, tokens, len(tokens), 60, slot=request_id, num_computed=2)
+    request = Request(request_id, request_id, params, tokens, len(tokens) - 1, 60, slot=request_id, num_computed=2)
     return Chunk(request_id, request_id, 2, [3], True), request
 
 
