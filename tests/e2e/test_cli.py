@@ -88,7 +88,7 @@ def test_version() -> None:
     ],
 )
 def test_errors_are_two_lines(arguments: list[str], code: int, error: str, tmp_path: Path) -> None:
-    done = mm35(*arguments)
+    done = mm35(*arguments, env={"MM35_PORT": str(free_port())})
     lines = done.stderr.splitlines()
     assert done.returncode == code
     assert lines[0].startswith(error)
