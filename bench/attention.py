@@ -37,7 +37,7 @@ def main() -> None:
     arguments.add_argument("--threads", type=int, default=2)
     arguments.add_argument("--rounds", type=int, default=3)
     asked = arguments.parse_args()
-    sleep_at_barriers()
+    sleep_at_barriers(asked.threads)
     samples: dict[str, list[float]] = defaultdict(list)
     for _ in range(asked.rounds):
         for way, flash_attention in _WAYS.items():

@@ -45,7 +45,7 @@ def main() -> None:
     arguments.add_argument("--threads", type=int, default=2)
     arguments.add_argument("--steps", type=int, default=100)
     asked = arguments.parse_args()
-    sleep_at_barriers()  # read when llama.cpp is loaded, so what computes is a process of its own, as the worker is
+    sleep_at_barriers(asked.threads)  # read when llama.cpp is loaded: what computes is a process of its own
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         report("step", "us", pool.submit(_measure, asked.model, asked.threads, asked.steps).result())
 

@@ -171,7 +171,7 @@ class LlamaBackend:
         for chunk in chunks:
             rows.append(self._batch.add(chunk.slot, chunk.start, chunk.token_ids, wants_logits=chunk.wants_token))
             self._batch.add_drafts(chunk.slot, chunk.start + len(chunk.token_ids), chunk.drafts)
-        code = self._context.decode(self._batch)
+        code = self._context.decode(self._batch, may_abort=bool(self._prefilling))
         if code:
             raise DecodeFailed(code)
         return rows

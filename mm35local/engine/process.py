@@ -105,7 +105,7 @@ def _spawn(config: EngineConfig) -> tuple[Connection, SpawnProcess]:
 
 def _run(config: EngineConfig, connection: Connection) -> None:
     """The worker is imported here and not above: the parent must never load llama.cpp."""
-    sleep_at_barriers()
+    sleep_at_barriers(config.num_threads)
     from mm35local.engine.worker import run
 
     run(config, connection)

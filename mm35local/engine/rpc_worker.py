@@ -50,7 +50,7 @@ def _lend(endpoint: str, num_threads: int, connection: Connection) -> None:
     """The child: Ctrl-C is for the parent, whose end, however sudden, is its own."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(connection,), daemon=True).start()
-    sleep_at_barriers()
+    sleep_at_barriers(num_threads)
     from mm35local.native.library import Library
     from mm35local.native.rpc import lend_devices
 

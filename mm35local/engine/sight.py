@@ -69,7 +69,7 @@ class Sight:
             if position < first:
                 _decode_tokens(chunk, position, first, context, batch)
             rows = self._rows(chunk.request_id, placed)[first - placed.start : last - placed.start]
-            _check(context.decode(EmbeddingBatch(chunk.slot, first, rows)))
+            _check(context.decode(EmbeddingBatch(chunk.slot, first, rows), may_abort=True))
             position = last
         return replace(chunk, start=position, token_ids=chunk.token_ids[position - chunk.start :])
 
@@ -100,7 +100,7 @@ def _decode_tokens(chunk: Chunk, first: int, end: int, context: Context, batch: 
     batch.clear()
     ids = chunk.token_ids[first - chunk.start : end - chunk.start]
     batch.add(chunk.slot, first, ids, wants_logits=False)
-    _check(context.decode(batch))
+    _check(context.decode(batch, may_abort=True))
 
 
 def _check(code: int) -> None:

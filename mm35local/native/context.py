@@ -27,6 +27,8 @@ ABORTED = 2
 MAX_SEQUENCES = 256
 """LLAMA_MAX_SEQ of llama.cpp."""
 
+_NEVER = llama_cpp.ggml_abort_callback()
+"""The null pointer: nobody is asked."""
 _KV_TYPES = {"f16": 1, "q4_0": 2, "q5_1": 7, "q8_0": 8}
 """ggml.h's enum ggml_type."""
 
@@ -78,6 +80,7 @@ class Context:
             raise LoadFailed(str(model.path), detail, "try a shorter --ctx")
         self._memory = llama_cpp.llama_get_memory(self._handle)
         self._abort_callback = llama_cpp.ggml_abort_callback()
+        self._may_abort = False
         self._n_vocab = model.n_vocab
         self._states = RecycledMemory()
 
@@ -88,12 +91,20 @@ class Context:
         return int(self._handle)
 
     def set_abort_callback(self, should_abort: Callable[[], bool]) -> None:
-        """Ask `should_abort` between the nodes of a graph on the CPU; True ends the decode with ABORTED."""
+        """Whom decodes that may abort ask, between the nodes of a graph on the CPU; True ends them with ABORTED."""
+        llama_cpp.llama_set_abort_callback(self.handle, _NEVER, None)
+        self._may_abort = False
         self._abort_callback = llama_cpp.ggml_abort_callback(lambda _user_data: should_abort())
-        llama_cpp.llama_set_abort_callback(self.handle, self._abort_callback, None)
 
-    def decode(self, batch: Batch | EmbeddingBatch) -> int:
-        """Compute the rows and add them to the cells. 0, NO_KV_SLOT, ABORTED, or a negative error."""
+    def decode(self, batch: Batch | EmbeddingBatch, *, may_abort: bool = False) -> int:
+        """Compute the rows and add them to the cells. 0, NO_KV_SLOT, ABORTED, or a negative error.
+
+        `may_abort`: ask the abort callback, some 500 times a decode, which a single row of a small model feels.
+        """
+        if may_abort is not self._may_abort:
+            callback = self._abort_callback if may_abort else _NEVER
+            llama_cpp.llama_set_abort_callback(self.handle, callback, None)
+            self._may_abort = may_abort
         return int(llama_cpp.llama_decode(self.handle, batch.struct()))
 
     def logits(self, row: int) -> npt.NDArray[np.float32]:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 MOST_SPARE_BYTES = 256 << 20
 """Kept for the next array; what is beyond goes back to the system."""
-_STEPS = 8
+_STEPS = 2
 """Sizes between a power of two and the next, so that what grows a little finds room where it was before."""
 
 

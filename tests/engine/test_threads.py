@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mm35local.engine import threads
-from mm35local.engine.threads import Threads, cgroup_cpus, default_threads
+from mm35local.engine.threads import Threads, cgroup_cpus, default_threads, sleep_at_barriers
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity masks on this system")
@@ -57,3 +57,25 @@ def test_the_quota_of_a_cgroup_is_read(tmp_path: Path, line: str, cpus: float | 
     (tmp_path / "cpu.max").write_text(line)
     assert cgroup_cpus(tmp_path / "cpu.max") == cpus
     assert cgroup_cpus(tmp_path / "absent") is None
+
+
+def test_threads_that_were_asked_for_spin_longer_and_a_users_own_count_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "_allowed_cpus", lambda: {0, 1})
+
+    def spins(num_asked: int) -> int:
+        monkeypatch.setenv("GOMP_SPINCOUNT", "to be undone")
+        monkeypatch.delenv("GOMP_SPINCOUNT")
+        sleep_at_barriers(num_asked)
+        return int(os.environ["GOMP_SPINCOUNT"])
+
+    assert 0 < spins(0) < spins(2)
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+    sleep_at_barriers(2)
+    assert os.environ["GOMP_SPINCOUNT"] == "7"
+
+
+def test_many_cores_wait_as_the_library_likes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "_allowed_cpus", lambda: set(range(8)))
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    sleep_at_barriers(8)
+    assert "GOMP_SPINCOUNT" not in os.environ

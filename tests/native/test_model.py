@@ -128,11 +128,33 @@ def test_a_decode_can_be_aborted_and_done_again(context: Context) -> None:
     context.set_abort_callback(lambda: is_aborting)
     batch = Batch(64)
     row = batch.add(0, 0, [5, 6, 7], wants_logits=True)
-    assert context.decode(batch) == ABORTED
+    assert context.decode(batch, may_abort=True) == ABORTED
     context.seq_rm(0, 0)
     is_aborting = False
-    assert context.decode(batch) == 0
+    assert context.decode(batch, may_abort=True) == 0
     assert np.isfinite(context.logits(row)).all()
+
+
+def test_only_a_decode_that_may_abort_asks(context: Context) -> None:
+    num_asked = 0
+
+    def should_abort() -> bool:
+        nonlocal num_asked
+        num_asked += 1
+        return False
+
+    context.set_abort_callback(should_abort)
+    batch = Batch(64)
+    batch.add(0, 0, [5, 6, 7], wants_logits=True)
+    assert context.decode(batch) == 0
+    assert num_asked == 0
+    context.seq_rm(0, 0)
+    assert context.decode(batch, may_abort=True) == 0
+    num_before = num_asked
+    assert num_before > 0
+    context.seq_rm(0, 0)
+    assert context.decode(batch) == 0
+    assert num_asked == num_before
 
 
 @pytest.mark.parametrize(
