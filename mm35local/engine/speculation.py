@@ -17,7 +17,7 @@ from mm35local.engine.ngram import LENGTH, NgramIndex
 from mm35local.engine.request import Request
 from mm35local.engine.step_costs import StepCosts
 
-MAX_DRAFT = 16
+MAX_DRAFT = 32
 """Drafts of one sequence in a step."""
 MAX_STEP_DRAFTS = 48
 """Drafts of all sequences in a step; the context has room for the logits of so many (native's MAX_DRAFT_ROWS)."""

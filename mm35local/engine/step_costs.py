@@ -1,4 +1,9 @@
-"""How long a step takes by the rows in it, as measured: what more rows cost differs a hundredfold between machines."""
+"""How long a step takes by the rows in it, as measured: what more rows cost differs a hundredfold between machines.
+
+A step of n rows costs f(n) * s seconds: f is learnt for each n apart, and s, how slow steps are altogether, from all of
+them. A machine gets busy and conversations grow deep between two measurements of the same n; what many rows cost beside
+few must not look different for it.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +11,11 @@ from bisect import bisect_left
 from dataclasses import dataclass
 
 SMOOTHING = 0.25
+SHARED = 0.3
+"""Where a step took r times what was expected, r ** SHARED of it is taken for the machine's or the depth's, which steps
+of all sizes feel."""
+_MOST_SURPRISE = 2.0
+_LEAST_SECONDS = 1e-9
 NUM_FRESH = 256
 """A measurement counts for that many steps: machines get busy and idle again, contexts grow."""
 OPTIMISM = 4
@@ -16,6 +26,7 @@ _EXACT_ROWS = 64
 @dataclass(slots=True)
 class _Cost:
     seconds: float
+    """f(n)."""
     measured_at: int
 
 
@@ -24,18 +35,23 @@ class StepCosts:
 
     def __init__(self) -> None:
         self._costs: dict[int, _Cost] = {}
+        self._slowness = 1.0
+        """s."""
         self._num_steps = 0
 
     def record(self, num_rows: int, seconds: float) -> None:
         """One step took so long. A single slow one (the first of its kind, a busy machine) counts little."""
         self._num_steps += 1
+        seconds = max(seconds, _LEAST_SECONDS) / self._slowness
         bucket = _bucket(num_rows)
         cost = self._costs.get(bucket)
         if cost is None or self._is_stale(cost):
             self._costs[bucket] = _Cost(seconds, self._num_steps)
-        else:
-            cost.seconds += SMOOTHING * (min(seconds, 2 * cost.seconds) - cost.seconds)
-            cost.measured_at = self._num_steps
+            return
+        surprise = min(max(seconds / cost.seconds, 1 / _MOST_SURPRISE), _MOST_SURPRISE)
+        self._slowness *= surprise**SHARED
+        cost.seconds *= 1 + SMOOTHING * (surprise ** (1 - SHARED) - 1)
+        cost.measured_at = self._num_steps
 
     def knows(self, num_rows: int) -> bool:
         """Was a step of so many rows measured lately? Else it is taken to cost what the nearest larger one does."""
@@ -51,7 +67,7 @@ class StepCosts:
         if not known:
             return [1.0] * (num_more + 1)
         last = max(num_rows, min(num_rows + num_more, OPTIMISM * known[-1]))
-        return [self._estimate(rows, known) for rows in range(num_rows, last + 1)]
+        return [self._slowness * self._estimate(rows, known) for rows in range(num_rows, last + 1)]
 
     def _estimate(self, num_rows: int, known: list[int]) -> float:
         above = bisect_left(known, num_rows)

@@ -24,11 +24,34 @@ def test_a_few_more_rows_than_measured_are_taken_to_be_free_and_no_more_are_told
 def test_one_slow_step_counts_little_and_many_count() -> None:
     costs = StepCosts()
     costs.record(1, 1.0)
+    costs.record(9, 2.0)
     costs.record(1, 100.0)
-    assert costs.estimates(1, 0)[0] <= 1.25
+    one, nine = costs.estimates(1, 8)[0], costs.estimates(9, 0)[0]
+    assert one < 1.5
+    assert one / nine < 0.6  # of a half: the surprise is taken for the machine's as well
     for _ in range(60):
         costs.record(1, 100.0)
     assert costs.estimates(1, 0)[0] > 50
+
+
+def test_a_machine_that_gets_slower_slows_the_sizes_that_were_not_measured_since() -> None:
+    costs = StepCosts()
+    for rows in (1, 17):
+        costs.record(rows, 1.0 + rows)
+    for _ in range(40):
+        costs.record(1, 4.0)
+    small, large = costs.estimates(1, 0)[0], costs.estimates(17, 0)[0]
+    assert small == pytest.approx(4.0, rel=0.05)
+    assert 18 * 1.2 < large < 18 * 2
+    assert costs.estimates(17, 0)[0] / small < 18 / 2
+
+
+def test_a_clock_that_stands_still_does_no_harm() -> None:
+    costs = StepCosts()
+    for _ in range(1000):
+        costs.record(1, 0.0)
+    costs.record(2, 1.0)
+    assert all(seconds > 0 for seconds in costs.estimates(1, 3))
 
 
 def test_old_measurements_are_forgotten() -> None:
