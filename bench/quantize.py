@@ -84,21 +84,12 @@ def _one_pass(source: Path, out: Path, quants: Sequence[str]) -> int:
 
 
 def _two_steps(source: Path, out: Path, quants: Sequence[str]) -> int:
-    import ctypes
-
-    from llama_cpp import llama_cpp
-
+    from bench.requantize import requantize
     from quantize.convert import convert
-    from quantize.recipe import FTYPES
 
     (whole,) = convert(source, out, ["BF16"]).files
     for name in quants:
-        params = llama_cpp.llama_model_quantize_default_params()
-        params.ftype, params.nthread = FTYPES[name], len(os.sched_getaffinity(0))
-        target = out / f"{name}.gguf"
-        code = llama_cpp.llama_model_quantize(bytes(whole.path), bytes(target), ctypes.byref(params))
-        if code:
-            raise RuntimeError(f"llama_model_quantize gave {code} for {name}")
+        requantize(whole.path, name, out / f"{name}.gguf")
     return whole.num_bytes * len(quants)
 
 

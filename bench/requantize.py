@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import ctypes
 import os
-import sys
 from pathlib import Path
 
 from llama_cpp import llama_cpp
@@ -24,11 +23,17 @@ def main() -> None:
     arguments.add_argument("type", choices=FTYPES)
     arguments.add_argument("-o", "--output", type=Path, required=True)
     asked = arguments.parse_args()
+    requantize(asked.file, asked.type, asked.output)
+
+
+def requantize(source: Path, name: str, target: Path) -> None:
+    """What llama-quantize does, on all cores of this process. Raises RuntimeError."""
     params = llama_cpp.llama_model_quantize_default_params()
     params.allow_requantize = True
-    params.ftype, params.nthread = FTYPES[asked.type], os.cpu_count() or 1
-    code = llama_cpp.llama_model_quantize(bytes(asked.file), bytes(asked.output), ctypes.byref(params))
-    sys.exit(f"llama_model_quantize gave {code}" if code else 0)
+    params.ftype, params.nthread = FTYPES[name], len(os.sched_getaffinity(0))
+    code = llama_cpp.llama_model_quantize(bytes(source), bytes(target), ctypes.byref(params))
+    if code:
+        raise RuntimeError(f"llama_model_quantize gave {code} for {name}")
 
 
 if __name__ == "__main__":
