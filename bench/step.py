@@ -47,10 +47,10 @@ def main() -> None:
     asked = arguments.parse_args()
     sleep_at_barriers(asked.threads)  # read when llama.cpp is loaded: what computes is a process of its own
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        report("step", "us", pool.submit(_measure, asked.model, asked.threads, asked.steps).result())
+        report("step", "us", pool.submit(measure, asked.model, asked.threads, asked.steps).result())
 
 
-def _measure(model: Path, num_threads: int, num_steps: int) -> dict[str, list[float]]:
+def measure(model: Path, num_threads: int, num_steps: int) -> dict[str, list[float]]:
     """Microseconds of each step by what they went into."""
     samples: dict[str, list[float]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as folder:
@@ -96,9 +96,9 @@ def _steps(backend: LlamaBackend, num_streams: int, params: SamplingParams, num_
 
 
 def _timed(function: Callable[..., Any], seconds: dict[str, float], part: str) -> Callable[..., Any]:
-    def call(*args: Any) -> Any:
+    def call(*args: Any, **options: Any) -> Any:
         started = time.perf_counter()
-        result = function(*args)
+        result = function(*args, **options)
         seconds[part] += time.perf_counter() - started
         return result
 

@@ -50,7 +50,7 @@ class SamplingParams:
     max_tokens: int | None = None
     """None generates until the context is full."""
     ignore_eos: bool = False
-    """For benchmarks: end-of-generation tokens do not stop."""
+    """Tokens that end an answer are never chosen: it goes on to its limit."""
     grammar: Grammar | None = None
     """None: every token may come."""
     logit_bias: tuple[tuple[int, float], ...] = ()

@@ -327,7 +327,7 @@ class EngineCore:
         """Those before the end of the answer, and why it ends there; None if it goes on."""
         room = request.max_total - len(request.tokens)
         for num_before, token_id in enumerate(sampled[:room]):
-            if self._backend.is_eog(token_id) and not request.params.ignore_eos:
+            if self._backend.is_eog(token_id):
                 return sampled[:num_before], FinishReason.STOP
         return sampled[:room], FinishReason.LENGTH if len(sampled) >= room else None
 

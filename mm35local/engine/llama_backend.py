@@ -107,7 +107,10 @@ class LlamaBackend:
         if params.grammar is not None:
             self._constraints[request_id] = self._constraint_compiler().compile(params.grammar)
         tokens = [token_id for token_id in prompt if token_id >= 0] if images else prompt
-        self._samplers[request_id] = Sampler(params, n_vocab=self.n_vocab, n_ctx=self._n_ctx, prompt=tokens)
+        never = self._eog_ids if params.ignore_eos else ()
+        self._samplers[request_id] = Sampler(
+            params, n_vocab=self.n_vocab, n_ctx=self._n_ctx, prompt=tokens, never=never
+        )
         if self._sight is not None:
             self._sight.open(request_id, images)
         if params.num_logprobs is not None:

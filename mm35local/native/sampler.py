@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
+import numpy as np
 from llama_cpp import llama_cpp
 
 from mm35local.native.context import Context
@@ -21,8 +22,11 @@ class Sampler:
     At temperature 0 without penalties and biases no chain is needed: the arg-max of the logits, the lowest id on a tie.
     """
 
-    def __init__(self, params: SamplingParams, *, n_vocab: int, n_ctx: int, prompt: Sequence[int]) -> None:
-        """`n_ctx`: how far back penalties look, in tokens."""
+    def __init__(
+        self, params: SamplingParams, *, n_vocab: int, n_ctx: int, prompt: Sequence[int], never: Collection[int] = ()
+    ) -> None:
+        """`n_ctx`: how far back penalties look, in tokens. `never`: ids that are not chosen, whatever else says so."""
+        self._never = np.array(sorted(never), dtype=np.intp)
         self._chain: int | None = None
         stages = [*_bias(params, n_vocab), *_penalties(params, n_vocab, n_ctx, prompt)]
         if params.temperature > 0:
@@ -36,6 +40,8 @@ class Sampler:
 
     def sample(self, context: Context, row: int) -> int:
         """Choose the token that follows `row` of the last decode, and remember it."""
+        if self._never.size:
+            context.logits(row)[self._never] = -np.inf
         if self._chain is None:
             return int(context.logits(row).argmax())
         return int(llama_cpp.llama_sampler_sample(self._chain, context.handle, row))

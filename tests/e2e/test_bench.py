@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from bench.random_gguf import write_random_gguf
+from bench.step import measure
 from mm35local.cli.app import run
 from mm35local.engine.load_rate import file_bytes
 from mm35local.models.geometry import from_shape
@@ -57,3 +58,11 @@ def test_one_folder_gives_one_file_of_the_planned_bytes(tmp_path: Path) -> None:
     geometry = from_shape("small", SMALL, "Q4_K_M")
     assert geometry is not None
     assert header.tensor_bytes == geometry.num_bytes
+
+
+def test_a_step_is_told_by_its_parts(pocket_gguf: Path) -> None:
+    [path] = pocket_gguf.glob("*-Q8_0.gguf")
+    micros = measure(path, 1, 3)
+    parts = ("decode", "sampling", "Python", "messages")
+    assert set(micros) == {f"{n} {kind}: {part}" for n in (1, 16) for kind in ("greedy", "drawn") for part in parts}
+    assert all(len(values) == 3 and min(values) > 0 for values in micros.values())

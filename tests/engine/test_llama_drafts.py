@@ -64,6 +64,16 @@ def test_right_and_wrong_drafts_give_the_answer_of_none(backend: LlamaBackend, p
     assert answer(backend, params, {n: (wrong, wrong) for n in range(NUM_TOKENS)}) == alone
 
 
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("bias", [0.0, 1e6])
+def test_an_end_that_is_ignored_is_never_chosen(backend: LlamaBackend, temperature: float, bias: float) -> None:
+    eos = backend.model.eos_id
+    wanted = SamplingParams(temperature=temperature, seed=1, logit_bias=((eos, 1e6),))
+    assert answer_start(backend, wanted, (eos,)) == (eos,), "and a draft behind it is of no use"
+    params = SamplingParams(temperature=temperature, seed=1, ignore_eos=True, logit_bias=((eos, bias),))
+    assert eos not in answer(backend, params, {0: (eos, eos)})
+
+
 def test_drawn_tokens_keep_their_distribution(backend: LlamaBackend) -> None:
     """Chi-square of the second token, where the first was the draft, against one row's own draws: 5 degrees."""
     num_seeds, drafted = 250, Counter[int]()

@@ -222,7 +222,7 @@ def test_acceptance_is_learnt() -> None:
 
 
 def test_drawn_tokens_keep_their_distribution() -> None:
-    """Chi-square over the 64 tokens of the fake, which draws them evenly: 63 degrees, 1 in 100,000 lies above 127."""
+    """Chi-square over the fake's tokens but the end, which it draws evenly: 62 degrees, 1 in 100,000 lies above 126."""
     counts = [0] * N_VOCAB
     num_drafted = 0
     run = speculating(Run(make_backend(n_ctx=N_CTX)), Oracle(error_rate=0.3))
@@ -235,9 +235,10 @@ def test_drawn_tokens_keep_their_distribution() -> None:
         end = run.last(request)
         assert isinstance(end, Finished)
         num_drafted += end.usage.num_drafted
-    expected = sum(counts) / N_VOCAB
+    assert counts.pop(EOG) == 0
+    expected = sum(counts) / len(counts)
     assert num_drafted > 1000
-    assert sum((count - expected) ** 2 / expected for count in counts) < 127
+    assert sum((count - expected) ** 2 / expected for count in counts) < 126
 
 
 def test_an_end_among_the_guesses_ends_the_answer() -> None:

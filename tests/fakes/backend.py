@@ -23,7 +23,8 @@ EOG = 0
 def next_token(tokens: Sequence[int], params: SamplingParams, num_drawn: int) -> int:
     """What follows `tokens`; with a temperature also the seed and the number of earlier draws matter."""
     drawn = (params.seed, num_drawn) if params.temperature > 0 else ()
-    return zlib.crc32(repr((list(tokens), drawn)).encode()) % N_VOCAB
+    number = zlib.crc32(repr((list(tokens), drawn)).encode())
+    return 1 + number % (N_VOCAB - 1) if params.ignore_eos else number % N_VOCAB
 
 
 def expected_answer(prompt: Sequence[int], params: SamplingParams, n_ctx: int) -> list[int]:
@@ -32,7 +33,7 @@ def expected_answer(prompt: Sequence[int], params: SamplingParams, n_ctx: int) -
     limit = n_ctx if params.max_tokens is None else len(prompt) + params.max_tokens
     while len(tokens) < limit:
         token_id = next_token(tokens, params, len(tokens) - len(prompt))
-        if token_id == EOG and not params.ignore_eos:
+        if token_id == EOG:
             break
         tokens.append(token_id)
     return tokens[len(prompt) :]
