@@ -21,8 +21,9 @@ class Stream:
 
     asked_at: float
     piece_times: list[float] = field(default_factory=list)
-    """When each chunk with text arrived; usually a token each."""
+    """When each chunk with something of the answer arrived; usually a token each."""
     text: str = ""
+    ended_at: float = 0.0
     usage: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -50,7 +51,7 @@ class Stream:
 async def stream_chat(
     client: httpx.AsyncClient, messages: Sequence[Mapping[str, str]], max_tokens: int, **fields: object
 ) -> Stream:
-    """Ask greedily and read to the end. Raises ValueError if no text came: an empty answer is no measurement."""
+    """Ask greedily and read to the end. Raises ValueError if nothing came: an empty answer is no measurement."""
     body = {
         "model": "any",
         "messages": list(messages),
@@ -66,6 +67,7 @@ async def stream_chat(
             raise ValueError(f"HTTP {reply.status_code}: {(await reply.aread())[:300]!r}")
         async for line in reply.aiter_lines():
             _read(line, stream)
+    stream.ended_at = time.perf_counter()
     if not stream.piece_times:
         raise ValueError("the answer is empty")
     return stream
@@ -77,10 +79,10 @@ def _read(line: str, stream: Stream) -> None:
     chunk = json.loads(line.removeprefix("data: "))
     if chunk.get("error"):
         raise ValueError(f"the stream ended with an error: {chunk['error']}")
-    text = "".join(choice["delta"].get("content") or "" for choice in chunk.get("choices", ()))
-    if text:
+    deltas = [choice["delta"] for choice in chunk.get("choices", ())]
+    if any(delta.get(kind) for delta in deltas for kind in ("content", "reasoning_content", "tool_calls")):
         stream.piece_times.append(time.perf_counter())
-        stream.text += text
+    stream.text += "".join(delta.get("content") or "" for delta in deltas)
     stream.usage = chunk.get("usage") or stream.usage
 
 

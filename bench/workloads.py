@@ -25,6 +25,7 @@ _WORD_LIST = """river stone garden winter letter market bridge window silver mor
 paper travel music kitchen ocean forest teacher number simple answer machine history summer little planet bottle friend
 corner middle country science picture evening animal reason people weather copper ticket station"""
 _WORDS = _WORD_LIST.split()
+_LONG_TOKENS = 6000
 _SCHEMA = {
     "type": "object",
     "properties": {
@@ -109,11 +110,15 @@ async def agents(client: httpx.AsyncClient, seed: int) -> Figures:
 async def long_prompt_beside(client: httpx.AsyncClient, seed: int) -> Figures:
     """A prompt of some 6,000 tokens arrives beside four running streams: how long do those stand still?"""
     rng = Random(f"beside {seed}")
+    num_words = round(_LONG_TOKENS * 100 / await _num_tokens(client, words(rng, 100)))
     chats = [ask(f"Write a very long story with these words: {words(rng, 40)}.") for _ in range(4)]
+    started = time.perf_counter()
+    await stream_all(client, chats, 40, ignore_eos=True)
+    tenth = time.perf_counter() - started
     running = [asyncio.ensure_future(stream_chat(client, chat, 400, ignore_eos=True)) for chat in chats]
-    await asyncio.sleep(4)
+    await asyncio.sleep(min(4.0, tenth))
     arrived = time.perf_counter()
-    long = await stream_chat(client, ask(f"{words(rng, 5950)}\nName one word of this list."), 4, ignore_eos=True)
+    long = await stream_chat(client, ask(f"{words(rng, num_words)}\nName one word of this list."), 4, ignore_eos=True)
     answers = await asyncio.gather(*running)
     until = long.piece_times[0]
     gaps = [gap for a in answers for gap in _gaps_between(a, arrived, until)]
@@ -149,6 +154,12 @@ async def first_token_of_known_prefix(client: httpx.AsyncClient, seed: int) -> F
     return {"TTFT s": answer.ttft_seconds, "cached tokens": float(answer.num_cached_tokens)}
 
 
+async def _num_tokens(client: httpx.AsyncClient, text: str) -> int:
+    """Of a text as the server's model counts, without the chat template around it."""
+    once, twice = [await stream_chat(client, ask(" ".join([text] * n)), 1, ignore_eos=True) for n in (1, 2)]
+    return twice.num_prompt_tokens - once.num_prompt_tokens
+
+
 def _gaps_between(stream: Stream, start: float, end: float) -> list[float]:
     """Gaps that overlap start..end; a stream that was over by then has none."""
     times = stream.piece_times
@@ -156,7 +167,7 @@ def _gaps_between(stream: Stream, start: float, end: float) -> list[float]:
 
 
 def _rate(answers: list[Stream], start: float) -> float:
-    return sum(answer.num_tokens for answer in answers) / (max(a.piece_times[-1] for a in answers) - start)
+    return sum(answer.num_tokens for answer in answers) / (max(answer.ended_at for answer in answers) - start)
 
 
 def _percentile(values: list[float], share: float) -> float:

@@ -69,7 +69,7 @@ def _hand_out(requests: Collection[Request], n_batch: int, prompt_budget: Callab
     num_streams = min(len(streams), n_batch - 1 if prompts else n_batch)
     budget = n_batch - num_streams
     if prompt_budget is not None:
-        budget = min(budget, max(prompt_budget(num_streams), 1))
+        budget = min(budget, prompt_budget(num_streams))
     chunks = [_chunk(request, 1) for request in streams[:num_streams]]
     for request in prompts:
         num_tokens = min(request.num_wanted - 1, budget)

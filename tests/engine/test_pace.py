@@ -6,15 +6,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mm35local.engine.pace import FIRST_ROWS, SLOWDOWN, Pace
+from mm35local.engine.pace import FIRST_ROWS, NUM_FRESH, NUM_PROBES, SLOWDOWN, Pace
 
 N_BATCH = 512
+
+
+def alone(num_streams: int, seconds: float, pace: Pace | None = None) -> Pace:
+    pace = pace or Pace()
+    for _ in range(NUM_PROBES):
+        pace.observe(num_streams, 0, 0, seconds)
+    return pace
 
 
 def learned(stream_seconds: float, token_seconds: float, num_streams: int = 4) -> Pace:
     pace = Pace()
     for _ in range(30):
-        pace.observe(num_streams, 0, 0, stream_seconds)
+        alone(num_streams, stream_seconds, pace)
         num_rows = pace.prompt_budget(num_streams, N_BATCH)
         pace.observe(num_streams, 0, num_rows, stream_seconds + token_seconds * num_rows)
     return pace
@@ -35,8 +42,29 @@ def test_without_streams_a_prompt_gets_the_whole_batch() -> None:
 
 
 def test_before_anything_was_measured_it_is_careful() -> None:
-    assert Pace().prompt_budget(1, N_BATCH) == FIRST_ROWS
-    assert Pace().draft_budget(4, 0, 48) == FIRST_ROWS
+    pace = alone(2, 0.05)
+    assert pace.prompt_budget(1, N_BATCH) == FIRST_ROWS
+    assert pace.draft_budget(4, 0, 48) == FIRST_ROWS
+
+
+def test_what_streams_take_alone_is_measured_before_anything_is_put_beside_them_and_now_and_then_again() -> None:
+    pace = Pace()
+    assert pace.prompt_budget(1, N_BATCH) == pace.draft_budget(1, 0, 48) == pace.draft_budget(4, 0, 48) == 0
+    pace.observe(4, 0, 0, 0.05)
+    assert pace.prompt_budget(4, N_BATCH) == 0, "one may have been slow by accident"
+    pace.observe(4, 0, 0, 0.05)
+    steps = 0
+    while pace.prompt_budget(4, N_BATCH):
+        steps += 1
+        assert pace.prompt_budget(8, N_BATCH), "about as many"
+        assert not pace.prompt_budget(9, N_BATCH)
+        assert not pace.prompt_budget(1, N_BATCH)
+        pace.observe(4, 2, 10, 0.1)
+    assert steps == NUM_FRESH + 1
+    assert pace.draft_budget(4, 0, 48) == 0
+    pace.observe(4, 0, 0, 1.0)
+    pace.observe(4, 0, 0, 7.0)
+    assert pace.prompt_budget(4, N_BATCH) == pytest.approx(2 / 0.005, rel=0.1), "the old measurement is forgotten"
 
 
 def test_one_strange_step_changes_little() -> None:
@@ -59,11 +87,11 @@ def test_the_first_step_beside_streams_tells_at_once_that_tokens_cost_more_than_
 
 
 def test_drafts_keep_the_pace_of_the_streams_beside() -> None:
-    pace = Pace()
-    pace.observe(4, 0, 0, 0.04)
+    pace = alone(4, 0.04)
     pace.observe(4, 16, 0, 0.04 + 16 * 0.008)
     assert pace.draft_budget(4, 0, 48) == int((SLOWDOWN - 1) * 0.04 / 0.008)
     assert pace.draft_budget(4, 0, 3) == 3
+    alone(1, 0.04, pace)
     assert pace.draft_budget(1, 0, 48) == 48, "nobody waits for it"
 
 
@@ -71,8 +99,7 @@ def test_drafts_keep_the_pace_of_the_streams_beside() -> None:
 def test_prompts_and_drafts_share_what_a_step_may_take(num_drafts: int) -> None:
     """However many drafts the streams would have, prompts get half of it and both together no more than all."""
     stream, draft, token = 0.04, 0.004, 0.005
-    pace, seconds = Pace(), 0.0
-    pace.observe(4, 0, 0, stream)
+    pace, seconds = alone(4, stream), 0.0
     pace.observe(4, 16, 0, stream + 16 * draft)
     for _ in range(60):
         num_tokens = pace.prompt_budget(4, N_BATCH)
@@ -99,7 +126,7 @@ def test_whatever_was_measured_before_is_forgotten(
     for step in steps:
         pace.observe(*step)
     for _ in range(150):
-        pace.observe(4, 0, 0, stream)
+        alone(4, stream, pace)
         num_drafts = pace.draft_budget(4, 0, 16)
         pace.observe(4, num_drafts, 0, stream + num_drafts * draft)
         num_tokens = pace.prompt_budget(4, N_BATCH)
@@ -119,6 +146,7 @@ def test_neither_side_starves_whatever_was_measured(
     pace = Pace()
     for step in steps:
         pace.observe(*step)
+    alone(num_streams, 0.04, pace)
     room = max(n_batch - num_streams, 0)
     assert min(1, room) <= pace.prompt_budget(num_streams, n_batch) <= room
     assert 0 <= pace.draft_budget(num_streams, 16, room) <= room
