@@ -65,6 +65,13 @@ class EngineCore:
         return bool(self._running or self._waiting)
 
     @property
+    def is_steady(self) -> bool:
+        """Do all answers go on, with nothing else to compute?"""
+        if self._waiting or not self._running:
+            return False
+        return all(request.num_wanted == 1 for request in self._running.values())
+
+    @property
     def num_used_cells(self) -> int:
         return self._pool.num_used_cells
 

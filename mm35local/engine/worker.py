@@ -42,6 +42,7 @@ from mm35local.engine.kv_store import KvStore
 from mm35local.engine.llama_backend import LlamaBackend
 from mm35local.engine.load_rate import LoadRate, file_bytes
 from mm35local.engine.measured import compare
+from mm35local.engine.outbox import Outbox
 from mm35local.engine.paying import PayingDrafter
 from mm35local.engine.speculation import Drafter, NgramDrafter, Speculator
 from mm35local.engine.tokenizing import Tokenizing
@@ -89,7 +90,7 @@ def run(config: EngineConfig, connection: Connection) -> None:
         store=store,
     )
     tokenizing = Tokenizing(backend.tokenize, inbox.put)
-    _serve(core, tokenizing, inbox, connection)
+    _serve(core, tokenizing, inbox, Outbox(connection.send))
     core.save_cache()
     if store is not None:
         store.close()
@@ -142,16 +143,18 @@ def _open_store(config: EngineConfig) -> KvStore | None:
         return None
 
 
-def _serve(core: EngineCore, tokenizing: Tokenizing, inbox: Inbox, connection: Connection) -> None:
+def _serve(core: EngineCore, tokenizing: Tokenizing, inbox: Inbox, outbox: Outbox) -> None:
     is_open = True
     while is_open:
         if not core.has_work:
             _check_books(core)
         commands = inbox.drain(block=not core.has_work)
         is_open = not any(isinstance(command, Shutdown) for command in commands)
-        _send(connection, _with_cell_use([*_handle(commands, core, tokenizing), *core.take_events()], core))
+        if commands:
+            outbox.flush()
+            outbox.put(_with_cell_use([*_handle(commands, core, tokenizing), *core.take_events()], core))
         if core.has_work:
-            _send(connection, _with_cell_use(core.step(), core))
+            outbox.put(_with_cell_use(core.step(), core), may_hold=core.is_steady)
 
 
 def _with_cell_use(events: Sequence[WorkerEvent], core: EngineCore) -> list[WorkerEvent]:
@@ -166,11 +169,6 @@ def _check_books(core: EngineCore) -> None:
     if fault is not None:
         print(f"the books of the KV cells are wrong, the cache is cleared: {fault}", file=sys.stderr)
         core.clear_cache()
-
-
-def _send(connection: Connection, events: Sequence[WorkerEvent]) -> None:
-    if events:
-        connection.send(events)
 
 
 def _handle(commands: Sequence[Command | Tokenized], core: EngineCore, tokenizing: Tokenizing) -> list[WorkerEvent]:

@@ -59,23 +59,16 @@ def test_the_quota_of_a_cgroup_is_read(tmp_path: Path, line: str, cpus: float | 
     assert cgroup_cpus(tmp_path / "absent") is None
 
 
-def test_threads_that_were_asked_for_spin_longer_and_a_users_own_count_wins(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "_allowed_cpus", lambda: {0, 1})
-
-    def spins(num_asked: int) -> int:
-        monkeypatch.setenv("GOMP_SPINCOUNT", "to be undone")
+@pytest.mark.parametrize(
+    ("num_cores", "num_asked", "own", "expected"),
+    [(2, 0, None, "1000"), (2, 2, None, None), (8, 0, None, None), (8, 8, None, None), (2, 0, "7", "7")],
+)
+def test_few_cores_wait_asleep_unless_their_threads_were_asked_for(
+    monkeypatch: pytest.MonkeyPatch, num_cores: int, num_asked: int, own: str | None, expected: str | None
+) -> None:
+    monkeypatch.setattr(threads, "_allowed_cpus", lambda: set(range(num_cores)))
+    monkeypatch.setenv("GOMP_SPINCOUNT", own or "to be undone")
+    if own is None:
         monkeypatch.delenv("GOMP_SPINCOUNT")
-        sleep_at_barriers(num_asked)
-        return int(os.environ["GOMP_SPINCOUNT"])
-
-    assert 0 < spins(0) < spins(2)
-    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
-    sleep_at_barriers(2)
-    assert os.environ["GOMP_SPINCOUNT"] == "7"
-
-
-def test_many_cores_wait_as_the_library_likes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "_allowed_cpus", lambda: set(range(8)))
-    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
-    sleep_at_barriers(8)
-    assert "GOMP_SPINCOUNT" not in os.environ
+    sleep_at_barriers(num_asked)
+    assert os.environ.get("GOMP_SPINCOUNT") == expected

@@ -1,0 +1,101 @@
+"""Tokens of quick steps leave together, in order, and nothing else waits for them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mm35local.engine.api import CellUse, Finished, Started, Tokens, WorkerEvent
+from mm35local.engine.outbox import HOLD_SECONDS, Outbox
+from mm35local.types import FinishReason, TokenLogprobs, Usage
+
+USAGE = Usage(3, 0, 1)
+
+
+class Mouth:
+    """An outbox with a clock, and what has left it, when."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.sent: list[tuple[float, Sequence[WorkerEvent]]] = []
+        self.outbox = Outbox(lambda events: self.sent.append((self.now, events)), lambda: self.now)
+
+    def step(self, seconds: float, *events: WorkerEvent, may_hold: bool = True) -> None:
+        self.now += seconds
+        self.outbox.put(events, may_hold=may_hold)
+
+
+def begun(*request_ids: int) -> Mouth:
+    mouth = Mouth()
+    mouth.step(1.0, *(Tokens(request_id, (0,)) for request_id in request_ids))
+    mouth.sent.clear()
+    return mouth
+
+
+def test_tokens_of_quick_steps_leave_as_one_event_in_time() -> None:
+    mouth = begun(1)
+    for number in range(8):
+        mouth.step(0.19 * HOLD_SECONDS, Tokens(1, (number,), (TokenLogprobs(-number),), 1, number % 2))
+    scores = [TokenLogprobs(-n) for n in range(8)]
+    assert [list(events) for _, events in mouth.sent] == [[Tokens(1, (0, 1, 2, 3, 4), tuple(scores[:5]), 5, 2)]]
+    assert mouth.sent[0][0] < 101.0001 + HOLD_SECONDS
+    mouth.outbox.flush()
+    assert mouth.sent[1][1] == [Tokens(1, (5, 6, 7), tuple(scores[5:]), 3, 2)]
+    mouth.outbox.flush()
+    assert len(mouth.sent) == 2, "nothing is left"
+
+
+def test_steps_that_are_not_quick_are_told_one_by_one() -> None:
+    mouth = begun(1)
+    for number in range(5):
+        mouth.step(0.6 * HOLD_SECONDS, Tokens(1, (number,)))
+    assert [list(events) for _, events in mouth.sent] == [[Tokens(1, (number,))] for number in range(5)]
+
+
+def test_a_first_token_an_end_and_what_comes_before_another_kind_of_step_leave_at_once() -> None:
+    mouth = begun(1)
+    mouth.step(0.001, Tokens(1, (1,)))
+    mouth.step(0.001, Tokens(1, (2,)), Tokens(2, (1,)))
+    assert mouth.sent.pop()[1] == [Tokens(1, (1,)), Tokens(1, (2,)), Tokens(2, (1,))]
+    mouth.step(0.001, Tokens(1, (3,)), Tokens(2, (2,)))
+    end = Finished(1, FinishReason.STOP, USAGE)
+    mouth.step(0.001, end, Tokens(2, (3,)), CellUse())
+    assert mouth.sent.pop()[1] == [Tokens(1, (3,)), Tokens(2, (2,)), end, Tokens(2, (3,)), CellUse()]
+    mouth.step(0.001, Tokens(2, (4,)), may_hold=False)
+    assert mouth.sent.pop()[1] == [Tokens(2, (4,))]
+    mouth.step(0.001, Started(1, 3, 0), Tokens(1, (1,)))
+    assert mouth.sent.pop()[1] == [Started(1, 3, 0), Tokens(1, (1,))], "a number that comes again begins again"
+    assert not mouth.sent
+
+
+STEPS = st.lists(
+    st.tuples(st.floats(1e-5, 0.02), st.lists(st.tuples(st.integers(0, 2), st.booleans()), max_size=4), st.booleans())
+)
+
+
+@given(STEPS)
+def test_nothing_is_lost_or_changes_places_and_no_token_waits_much_longer_than_a_step(
+    steps: list[tuple[float, list[tuple[int, bool]], bool]],
+) -> None:
+    mouth, put, put_at = Mouth(), defaultdict[int, list[object]](list), list[tuple[float, int]]()
+    for number, (seconds, kinds, may_hold) in enumerate(steps):
+        events: list[WorkerEvent] = []
+        for request_id, ends in kinds:
+            events.append(Finished(request_id, FinishReason.STOP, USAGE) if ends else Tokens(request_id, (number,)))
+            put[request_id].append("end" if ends else number)
+        mouth.step(seconds, *events, may_hold=may_hold)
+        put_at += [(mouth.now, number)] if events else []
+        waited = mouth.now - mouth.sent[-1][0] if mouth.sent else 0.0
+        assert not mouth.outbox._held or waited <= HOLD_SECONDS
+    mouth.outbox.flush()
+    got = defaultdict[int, list[object]](list)
+    for _, left in mouth.sent:
+        for event in left:
+            if isinstance(event, Tokens):
+                got[event.request_id] += event.token_ids
+            elif isinstance(event, Finished):
+                got[event.request_id].append("end")
+    assert got == put
