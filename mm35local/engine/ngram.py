@@ -109,8 +109,8 @@ class NgramIndex:
                 break
             yield place
             place = self._before[place]
-        first, last = np.searchsorted(self._old_keys, (key, key + 1))
-        for index in range(int(last) - 1, max(int(first), int(last) - MAX_PLACES) - 1, -1):
+        first, last = int(self._old_keys.searchsorted(key)), int(self._old_keys.searchsorted(key + 1))
+        for index in range(last - 1, max(first, last - MAX_PLACES) - 1, -1):
             yield int(self._old_places[index])
 
     def _index_all(self) -> None:

@@ -81,7 +81,7 @@ class Context:
         self._memory = llama_cpp.llama_get_memory(self._handle)
         self._abort_callback = llama_cpp.ggml_abort_callback()
         self._may_abort = False
-        self._n_vocab = model.n_vocab
+        self._row_of_logits = ctypes.c_float * model.n_vocab
         self._states = RecycledMemory()
 
     @property
@@ -111,7 +111,8 @@ class Context:
         """The logits of a row that asked for them, f32[n_vocab]: a view, valid until the next decode."""
         pointer = llama_cpp.llama_get_logits_ith(self.handle, row)
         assert pointer, "the row did not ask for logits"
-        return np.ctypeslib.as_array(pointer, (self._n_vocab,))
+        values = self._row_of_logits.from_address(ctypes.addressof(pointer.contents))
+        return np.frombuffer(memoryview(values), np.float32)
 
     def seq_rm(self, sequence: int, first: int) -> bool:
         """Free the cells of positions >= `first`. False where the architecture cannot forget a part (recurrent)."""

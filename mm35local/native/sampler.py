@@ -40,10 +40,11 @@ class Sampler:
 
     def sample(self, context: Context, row: int) -> int:
         """Choose the token that follows `row` of the last decode, and remember it."""
-        if self._never.size:
-            context.logits(row)[self._never] = -np.inf
-        if self._chain is None:
-            return int(context.logits(row).argmax())
+        if self._chain is None or self._never.size:
+            logits = context.logits(row)
+            logits[self._never] = -np.inf
+            if self._chain is None:
+                return int(logits.argmax())
         return int(llama_cpp.llama_sampler_sample(self._chain, context.handle, row))
 
     def close(self) -> None:
