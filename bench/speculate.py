@@ -37,11 +37,12 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--rounds", type=int, default=5)
     arguments.add_argument("--model", type=Path, default=None)
+    arguments.add_argument("--name", default="speculate", help="results go to bench/results/NAME.json")
     asked = arguments.parse_args()
-    asyncio.run(_main(asked.model or embedded(), asked.rounds))
+    asyncio.run(_main(asked.model or embedded(), asked.rounds, asked.name))
 
 
-async def _main(model: Path, num_rounds: int) -> None:
+async def _main(model: Path, num_rounds: int, name: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         engines = {
             (speculate, num_slots): open_engine(
@@ -63,7 +64,7 @@ async def _main(model: Path, num_rounds: int) -> None:
         finally:
             for engine in engines.values():
                 await engine.aclose()
-    _report(model, workloads, runs)
+    _report(model, workloads, runs, name)
 
 
 async def _workloads(engine: EngineClient) -> list[Workload]:
@@ -91,7 +92,7 @@ def _repeated(prompt: Sequence[int], answer: Sequence[int]) -> float:
     return sum(block.size for block in blocks if block.size >= _LEAST_REPEATED) / len(answer)
 
 
-def _report(model: Path, workloads: list[Workload], runs: dict[tuple[str, str], list[Run]]) -> None:
+def _report(model: Path, workloads: list[Workload], runs: dict[tuple[str, str], list[Run]], name: str) -> None:
     table = Table(title=f"speculation, {model.name}", box=None)
     for column in ("workload", "repeats", "off (tok/s)", "auto (tok/s)", "ratio", "acceptance", "same text"):
         table.add_column(column, justify="left" if column == "workload" else "right")
@@ -120,7 +121,7 @@ def _report(model: Path, workloads: list[Workload], runs: dict[tuple[str, str], 
             workload.name, f"{repeated:.0%}", *(f"{x:.1f}" for x in rates), f"{ratio:.2f}", f"{acceptance:.0%}", same
         )
     Console().print(table)
-    write("speculate", {"model": model.name, "rows": rows})
+    write(name, {"model": model.name, "rows": rows})
 
 
 if __name__ == "__main__":
