@@ -312,8 +312,6 @@ class EngineCore:
         request.num_accepted += num_accepted
         answer, reason = self._cut(request, sampled)
         self._advance(request, answer[: len(sampled) - 1])
-        if not request.num_generated:
-            request.last_peer = max(running.arrival for running in self._running.values())
         request.tokens += answer
         if request.num_computed < chunk.start + chunk.num_rows:
             assert request.slot is not None, "it is running"

@@ -43,8 +43,6 @@ class Request:
     """Saved states have been searched for its prompt."""
     num_passed_over: int = 0
     """Prompt tokens of others that were computed while this one's could have been."""
-    last_peer: int = 0
-    """Arrival of the newest request that ran beside it when its first token came."""
     awaited: tuple[int, int] | None = None
     """(request, number of tokens): that one is computing a beginning of this one's prompt."""
     _array: Int32Array = field(default_factory=lambda: np.empty(0, dtype=np.int32))

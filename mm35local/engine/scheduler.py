@@ -6,8 +6,8 @@ prompts get beside them. The prompt with the least left comes first, but each to
 counts as done for it: a short turn does not wait for a long prompt, and no prompt is passed over by more tokens than it
 has itself. The oldest request is never preempted, so somebody always gets to the end.
 
-Requests that come together get their first tokens first: while nothing but answers of the same burst runs, those wait
-with their second token until the short prompts that already ran beside them are computed, in full batches.
+Requests that come together get their first tokens first: while nothing but answers runs that have just begun, those
+wait until the short prompts of the same burst are computed, in full batches.
 
 The last token of a prompt is computed in a step of its own, as every later one is: matrix kernels for one row and for
 many round differently, and so a prompt that is found in the cache goes on exactly as one that was computed.
@@ -23,6 +23,10 @@ from mm35local.engine.request import Request
 
 HEADROOM = 32
 """Cells kept for the growth of every admitted request, so that admitting one does not at once preempt another."""
+JUST_BEGUN = 4
+"""Tokens of an answer that may still wait for prompts: requests sent at once take a few steps to arrive."""
+BURST = 32
+"""Requests that one belongs together with, counted from its own arrival: those that come later it does not wait for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +85,7 @@ def _hand_out(requests: Collection[Request], n_batch: int, prompt_budget: Callab
 
 
 def _is_burst(streams: Collection[Request], prompts: Collection[Request], n_batch: int) -> bool:
-    """Did every answer begin while one of these prompts, no longer than a batch, was waiting beside it?
+    """Has every answer just begun, not long before the oldest of these prompts came that is no longer than a batch?
 
     Its whole length counts, not what is left of it: the end of a long prompt is no short one.
     """
@@ -91,7 +95,9 @@ def _is_burst(streams: Collection[Request], prompts: Collection[Request], n_batc
         if request.num_prompt_tokens - request.num_cached <= n_batch and not request.num_generated
     )
     oldest = min((request.arrival for request in short), default=None)
-    return oldest is not None and all(not stream.num_generated or oldest <= stream.last_peer for stream in streams)
+    return oldest is not None and all(
+        stream.num_generated <= JUST_BEGUN and oldest < stream.arrival + BURST for stream in streams
+    )
 
 
 def pass_over(running: Iterable[Request], chunks: Sequence[Chunk]) -> None:

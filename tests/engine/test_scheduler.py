@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from mm35local.engine.request import Request
-from mm35local.engine.scheduler import HEADROOM, num_reserved, pass_over, schedule
+from mm35local.engine.scheduler import BURST, HEADROOM, JUST_BEGUN, num_reserved, pass_over, schedule
 from mm35local.types import SamplingParams
 
 
@@ -60,8 +60,8 @@ def test_the_youngest_are_preempted_until_the_rest_fits_and_no_more() -> None:
 
 
 def test_what_a_preempted_request_held_counts_as_room() -> None:
-    requests = [make_request(1, 11, 10), make_request(2, 9, 0), make_request(3, 11, 10)]
-    plan = schedule(requests, n_batch=16, n_ctx=22, num_held=num_held)
+    requests = [make_stream(1, JUST_BEGUN + 1), make_request(2, 9, 0), make_stream(3, JUST_BEGUN + 1)]
+    plan = schedule(requests, n_batch=16, n_ctx=26, num_held=num_held)
     assert [request.request_id for request in plan.preempted] == [3]
     assert [(chunk.request_id, len(chunk.token_ids)) for chunk in plan.chunks] == [(1, 1), (2, 8)]
 
@@ -103,35 +103,46 @@ def test_streams_leave_a_row_to_prompts_and_prompts_keep_to_their_budget() -> No
     assert [(chunk.request_id, len(chunk.token_ids)) for chunk in plan.chunks] == [(1, 1), (2, 1), (9, 5)]
 
 
-def make_stream(arrival: int, *, last_peer: int, num_generated: int = 1) -> Request:
+def make_stream(arrival: int, num_generated: int = 1) -> Request:
     stream = make_request(arrival, 10 + num_generated, 9 + num_generated)
-    stream.num_prompt_tokens, stream.last_peer = 10, last_peer
+    stream.num_prompt_tokens = 10
     return stream
 
 
 def test_the_short_prompts_of_a_burst_come_before_the_second_tokens() -> None:
-    first = make_stream(1, last_peer=3)
+    first = make_stream(1)
     prompts = [make_request(2, 30, 0), make_request(3, 30, 0)]
     plan = schedule([first, *prompts], n_batch=40, n_ctx=10_000, num_held=num_held, prompt_budget=lambda _n: 40)
     assert [(chunk.request_id, len(chunk.token_ids)) for chunk in plan.chunks] == [(2, 29), (3, 11)]
 
 
 def test_a_first_token_of_a_burst_goes_out_before_the_next_batch_of_prompts() -> None:
-    requests = [make_stream(1, last_peer=3), make_stream(2, last_peer=0, num_generated=0), make_request(3, 30, 0)]
+    requests = [make_stream(1), make_stream(2, num_generated=0), make_request(3, 30, 0)]
     plan = schedule(requests, n_batch=40, n_ctx=10_000, num_held=num_held)
     assert [chunk.request_id for chunk in plan.chunks] == [2]
 
 
-def test_an_answer_does_not_wait_for_prompts_that_came_later_nor_for_long_ones() -> None:
-    later, long = make_request(4, 30, 0), make_request(2, 300, 0)
-    for stream, prompt in ((make_stream(1, last_peer=3), later), (make_stream(1, last_peer=3), long)):
+def test_an_answer_that_goes_on_waits_for_no_prompt_and_none_waits_for_long_ones_or_for_ever() -> None:
+    soon, long, late = make_request(2, 30, 0), make_request(2, 300, 0), make_request(1 + BURST, 30, 0)
+    for stream, prompt in (
+        (make_stream(1, num_generated=JUST_BEGUN + 1), soon),
+        (make_stream(1), long),
+        (make_stream(1), late),
+    ):
         plan = schedule([stream, prompt], n_batch=40, n_ctx=10_000, num_held=num_held, prompt_budget=lambda _n: 5)
         assert [(chunk.request_id, len(chunk.token_ids)) for chunk in plan.chunks] == [(1, 1), (prompt.request_id, 5)]
 
 
+def test_requests_sent_at_once_are_a_burst_though_the_first_answer_has_begun() -> None:
+    for num_generated in range(1, JUST_BEGUN + 1):
+        first, last = make_stream(1, num_generated), make_request(BURST, 30, 0)
+        plan = schedule([first, last], n_batch=40, n_ctx=10_000, num_held=num_held)
+        assert [chunk.request_id for chunk in plan.chunks] == [BURST]
+
+
 def test_the_end_of_a_long_prompt_is_no_short_one() -> None:
     for num_left in (60, 25, 2):
-        streams = [make_stream(number, last_peer=9) for number in (2, 3)]
+        streams = [make_stream(number) for number in (2, 3)]
         long = make_request(1, 600, 600 - num_left)
         plan = schedule([long, *streams], n_batch=40, n_ctx=10_000, num_held=num_held, prompt_budget=lambda _n: 5)
         given = [(chunk.request_id, len(chunk.token_ids)) for chunk in plan.chunks]
@@ -139,6 +150,6 @@ def test_the_end_of_a_long_prompt_is_no_short_one() -> None:
 
 
 def test_one_older_answer_keeps_all_of_them_going() -> None:
-    requests = [make_stream(1, last_peer=1), make_stream(2, last_peer=3), make_request(3, 30, 0)]
+    requests = [make_stream(1, num_generated=JUST_BEGUN + 1), make_stream(2), make_request(3, 30, 0)]
     plan = schedule(requests, n_batch=40, n_ctx=10_000, num_held=num_held, prompt_budget=lambda _n: 5)
     assert [(chunk.request_id, len(chunk.token_ids)) for chunk in plan.chunks] == [(1, 1), (2, 1), (3, 5)]
