@@ -84,6 +84,14 @@ async def _shown(socket: aiohttp.ClientWebSocketResponse, text: str) -> str:
     return seen
 
 
+def _is_alive(process: psutil.Process) -> bool:
+    """It may go while it is looked at."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
 async def test_a_tab_answers_and_ends_with_the_page(
     page: Served, browser: aiohttp.ClientSession, ending: signal.Signals
@@ -97,7 +105,7 @@ async def test_a_tab_answers_and_ends_with_the_page(
         tabs = page.tabs
         assert tabs
         page.process.send_signal(ending)
-        await until(lambda: not any(tab.is_running() and tab.status() != "zombie" for tab in tabs))
+        await until(lambda: not any(map(_is_alive, tabs)))
         async for _ in socket:
             pass
         await until(lambda: page.process.poll() is not None)
