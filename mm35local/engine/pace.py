@@ -19,8 +19,6 @@ FIRST_ROWS = 16
 SMOOTHING = 0.2
 MOST_SURPRISE = 4.0
 """One measurement counts as at most so many times what was expected: an image, or another program, got in between."""
-
-
 NUM_FRESH = 100
 """Steps for which a measured s(n) counts."""
 NUM_PROBES = 2
@@ -33,8 +31,11 @@ LEAST_SHARE = 0.01
 
 @dataclass(slots=True)
 class _Alone:
+    """What a step of some streams takes."""
+
     seconds: float
     measured_at: int
+    """In steps."""
     num_probes: int = 1
 
 
@@ -104,8 +105,11 @@ class Pace:
         return None if nearest is None else known[nearest].seconds
 
     def _knows(self, num_streams: int) -> bool:
+        """Was s of about so many streams measured lately?"""
         return any(
-            self._is_fresh(alone) and alone.num_probes >= NUM_PROBES and n <= ALIKE * num_streams <= ALIKE**2 * n
+            self._is_fresh(alone)
+            and alone.num_probes >= NUM_PROBES
+            and max(n, num_streams) <= ALIKE * min(n, num_streams)
             for n, alone in self._alone.items()
         )
 
