@@ -46,7 +46,8 @@ class Dialect(Protocol):
     def grammar(self, conversation: Conversation, wanted: ResponseFormat | None) -> AnswerGrammar:
         """What the answer may be, out of `wanted` and the conversation's tools and choice among them.
 
-        Raises RequestError if `wanted` or a forced call cannot be enforced. The first one takes a second or so.
+        Raises RequestError if `wanted` or a forced call cannot be enforced. The first one takes a second or so, unless
+        it was prepared.
         """
         ...
 
@@ -55,11 +56,14 @@ class Dialect(Protocol):
         ...
 
 
-def load_dialect(metadata: Mapping[str, object], name: str, *, has_vision: bool = False) -> Dialect:
+def load_dialect(
+    metadata: Mapping[str, object], name: str, *, has_vision: bool = False, prepares_grammars: bool = False
+) -> Dialect:
     """The dialect of the GGUF with this metadata; `name` is the file's, for errors. Takes up to a second.
 
     Mistral's own where the control tokens speak it, else the template in the file. `has_vision`: a vision tower is
-    loaded beside it. Raises ModelFileError.
+    loaded beside it. `prepares_grammars`: take another second now, so that the first answer with one need not wait.
+    Raises ModelFileError.
     """
     vocabulary = Vocabulary.from_metadata(metadata, name)
     if _is_tekken(metadata):
@@ -68,7 +72,10 @@ def load_dialect(metadata: Mapping[str, object], name: str, *, has_vision: bool 
 
         version = tekken_version(vocabulary)
         if version is not None:
-            return MistralDialect(vocabulary, version, name, has_vision=has_vision)
+            dialect = MistralDialect(vocabulary, version, name, has_vision=has_vision)
+            if prepares_grammars:
+                dialect.prepare_grammars()
+            return dialect
     return _template_dialect(metadata, vocabulary, name)
 
 

@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from llguidance import LLMatcher, regex_to_lark
+from llguidance import regex_to_lark
 
 from mm35local.chat.messages import Conversation
 from mm35local.chat.response_format import GrammarSyntax, JsonObject, JsonSchema, RawGrammar
 from mm35local.chat.schema_problems import MOST_REPEATS, find_problem, loosened, repeats_too_often
 from mm35local.chat.tools import Tool, ToolMode
+from mm35local.chat.validation import validation_error
 from mm35local.errors import RequestError
 from mm35local.types import Grammar
 
@@ -89,10 +90,10 @@ def json_rule(schema: Mapping[str, Any]) -> str:
 
 def checked(lark: str, *, is_required: bool, warnings: tuple[str, ...] = ()) -> AnswerGrammar:
     """Raises RequestError if llguidance does not take the whole and it is required; else goes without, and says so."""
-    is_error, messages = LLMatcher.validate_grammar_with_warnings(lark)
-    if not is_error:
+    error = validation_error(lark)
+    if not error:
         return AnswerGrammar(Grammar(lark, is_required), warnings)
-    problem = " ".join(messages[0].partition("\n")[0].split())
+    problem = " ".join(error.partition("\n")[0].split())
     if is_required:
         raise RequestError(
             f"the answer's grammar cannot be compiled: {problem}", "response_format", UNSUPPORTED, "simplify it"

@@ -110,9 +110,13 @@ class MistralDialect:
             return AnswerGrammar()
         return self._grammars.for_answer(conversation, wanted)
 
+    def prepare_grammars(self) -> None:
+        """Do now what the first of `grammar` would wait for."""
+        self._grammars  # noqa: B018
+
     @cached_property
     def _grammars(self) -> MistralGrammars:
-        """Made for the first request that has one: reading the vocabulary once more takes a while."""
+        """Made for the first request that has one, unless before: reading the vocabulary once more takes a while."""
         from mm35local.chat.mistral_grammar import MistralGrammars
 
         validator = get_validator(self._version, mode=ValidationMode.test)

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from llguidance import LLMatcher
+from mm35local.chat.validation import validation_error
 
 _DEFINITIONS = ("$defs", "definitions")
 _MAPS = (*_DEFINITIONS, "properties", "patternProperties")
@@ -81,11 +81,9 @@ def compile_error(schema: object) -> str:
         return "it is nested too deeply"
     if too_many:
         return too_many
-    is_error, messages = LLMatcher.validate_grammar_with_warnings("start: %json " + text)
-    if not is_error:
-        return ""
     # "at 1(8): failed to compile JSON schema: <what> \n   1 | start: %json …"
-    message = messages[0].partition("\n   1 |")[0].partition("failed to compile JSON schema: ")
+    error = validation_error("start: %json " + text)
+    message = error.partition("\n   1 |")[0].partition("failed to compile JSON schema: ")
     return " ".join((message[2] or message[0]).split())
 
 

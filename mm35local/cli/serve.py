@@ -103,7 +103,7 @@ def _run(wish: Settings) -> None:
     try:
         prepared = prepare(wish)
         _introduce(prepared, wish)
-        engine = EngineClient(engine_config(prepared, wish))
+        engine = EngineClient(engine_config(prepared, wish, prepares_grammars=True))
         origins = [origin for origin in map(str.strip, wish.cors.split(",")) if origin]
         hosts = LOOPBACK_HOSTS if is_loopback(wish.host) else None
         app = create_app(
@@ -138,7 +138,7 @@ def _introduce(prepared: Prepared, wish: Settings) -> None:
     )
 
 
-def engine_config(prepared: Prepared, wish: Settings) -> EngineConfig:
+def engine_config(prepared: Prepared, wish: Settings, *, prepares_grammars: bool = False) -> EngineConfig:
     """What the worker is to load, with the smaller plans behind it."""
     from mm35local import paths
     from mm35local.cli.prepare import endpoints, wish_of
@@ -162,6 +162,7 @@ def engine_config(prepared: Prepared, wish: Settings) -> EngineConfig:
         kv_store_dir=paths.kv_store_dir(),
         kv_store_bytes=round(wish.kv_store_size * GIB),
         overrides=tuple((fault.key, fault.right) for fault in prepared.faults),
+        prepares_grammars=prepares_grammars,
     )
     return configure(asked, plan, machine, smaller_plans(plan.geometry, machine, wish_of(wish, projector), plan))
 

@@ -63,6 +63,8 @@ class EngineConfig:
     """Where states of ended sequences are kept; None keeps none."""
     kv_store_bytes: int = 0
     """Most bytes of them on disk."""
+    prepares_grammars: bool = False
+    """Read the vocabulary for grammars while loading; otherwise the first request with one waits for that."""
     max_waiting: int = 256
     """Requests that may queue; one more is refused with EngineOverloaded."""
 

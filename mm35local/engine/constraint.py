@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,8 @@ from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 from mm35local.errors import GrammarFailed, RequestError
 from mm35local.types import Grammar
 
+NUM_KEPT = 16
+"""Compiled grammars; that of thirty tools takes a megabyte."""
 _BITS = 8
 
 
@@ -42,14 +45,22 @@ class ConstraintCompiler:
         self._eos_id = pieces.eos_token_id
         self._eog_ids = np.array(sorted(eog_ids), dtype=np.intp)
         self._n_vocab = len(pieces.tokens)
+        self._compiled = lru_cache(NUM_KEPT)(self._compile)
 
     def compile(self, grammar: Grammar) -> Constraint:
-        """Raises RequestError if llguidance does not take the grammar."""
-        matcher = LLMatcher(self._tokenizer, grammar.lark, log_level=0)
+        """Some 10 ms for thirty tools, once: turns of an agent bring the same ones.
+
+        Raises RequestError if llguidance does not take the grammar.
+        """
+        matcher = self._compiled(grammar.lark).deep_copy()
+        return Constraint(matcher, grammar, self._n_vocab, self._eos_id, self._eog_ids)
+
+    def _compile(self, lark: str) -> LLMatcher:
+        matcher = LLMatcher(self._tokenizer, lark, log_level=0)
         if matcher.is_error():
             problem = matcher.get_error().partition("\n")[0]
             raise RequestError(f"the grammar cannot be compiled: {problem}", "grammar", hint="simplify it")
-        return Constraint(matcher, grammar, self._n_vocab, self._eos_id, self._eog_ids)
+        return matcher
 
 
 class Constraint:

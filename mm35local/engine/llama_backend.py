@@ -9,7 +9,6 @@ flash attention: then it counts where in the cells a token is.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +21,7 @@ from mm35local.engine.cpu_kernels import use_extra_buffers
 from mm35local.engine.idle_cells import idle_limit
 from mm35local.engine.images import PlacedImage
 from mm35local.engine.logprobs import LogprobsReader
+from mm35local.engine.masks import Masks
 from mm35local.engine.threads import default_threads
 from mm35local.errors import DecodeFailed, LoadFailed
 from mm35local.native.batch import Batch
@@ -32,7 +32,6 @@ from mm35local.native.sampler import Sampler
 from mm35local.types import ImageGrid, SamplingParams, TokenLogprobs
 
 if TYPE_CHECKING:
-    from mm35local.engine.constraint import Constraint, ConstraintCompiler
     from mm35local.engine.sight import Sight
 
 
@@ -53,9 +52,13 @@ class LlamaBackend:
         Raises LoadFailed.
         """
         self.model = Model(library, config.model_path, _placing(config), on_progress=on_progress)
+        self._masks = Masks(self.model)
+        if config.prepares_grammars:
+            self._masks.prepare()
         try:
             self._context = _open_context(library, self.model, config)
         except LoadFailed:
+            self._masks.shutdown()
             self.model.close()
             raise
         self._sight: Sight | None = None
@@ -63,6 +66,7 @@ class LlamaBackend:
             try:
                 self._sight = _open_sight(library, self.model, config, config.mmproj_path, is_cancelled)
             except LoadFailed:
+                self._masks.shutdown()
                 self._context.close()
                 self.model.close()
                 raise
@@ -73,9 +77,6 @@ class LlamaBackend:
         self._image_grid = config.image_grid if self._sight else None
         self._idle_limit = idle_limit(config)
         self._samplers: dict[int, Sampler] = {}
-        self._compiler: ConstraintCompiler | None = None
-        self._mask_thread = ThreadPoolExecutor(1, "masks")
-        self._constraints: dict[int, Constraint] = {}
         self._logprobs: dict[int, LogprobsReader] = {}
         self._prefilling: tuple[int, ...] = ()
         self._context.set_abort_callback(lambda: any(map(is_cancelled, self._prefilling)))
@@ -105,7 +106,7 @@ class LlamaBackend:
         self, request_id: int, params: SamplingParams, prompt: Sequence[int], images: Sequence[PlacedImage] = ()
     ) -> None:
         if params.grammar is not None:
-            self._constraints[request_id] = self._constraint_compiler().compile(params.grammar)
+            self._masks.open(request_id, params.grammar)
         tokens = [token_id for token_id in prompt if token_id >= 0] if images else prompt
         never = self._eog_ids if params.ignore_eos else ()
         self._samplers[request_id] = Sampler(
@@ -116,17 +117,8 @@ class LlamaBackend:
         if params.num_logprobs is not None:
             self._logprobs[request_id] = LogprobsReader(params.num_logprobs)
 
-    def _constraint_compiler(self) -> ConstraintCompiler:
-        """llguidance is loaded when somebody asks for a grammar, which many servers never see."""
-        if self._compiler is None:
-            from mm35local.engine.constraint import ConstraintCompiler, Pieces
-
-            pieces = Pieces(self.model.token_pieces(), self.model.control_ids(), self.model.eos_id, self.model.tokenize)
-            self._compiler = ConstraintCompiler(pieces, self._eog_ids)
-        return self._compiler
-
     def close(self, request_id: int) -> None:
-        self._constraints.pop(request_id, None)
+        self._masks.close(request_id)
         self._logprobs.pop(request_id, None)
         if self._sight is not None:
             self._sight.close(request_id)
@@ -145,26 +137,11 @@ class LlamaBackend:
     def _compute_tokens(self, chunks: Sequence[Chunk]) -> list[tuple[int, ...]]:
         if not chunks:
             return []
-        masks = self._start_masks(chunks)
-        try:
+        with self._masks.made_meanwhile(chunks):
             rows = self._decode(chunks)
-        finally:
-            for mask in masks:
-                mask.result()
-        for chunk in chunks:
-            if chunk.wants_token and (constraint := self._constraints.get(chunk.request_id)) is not None:
-                constraint.check()  # before anything is sampled, so that one that fails leaves all as they were
         return [
             tuple(self._sample(chunk, row)) if chunk.wants_token else ()
             for chunk, row in zip(chunks, rows, strict=True)
-        ]
-
-    def _start_masks(self, chunks: Sequence[Chunk]) -> list[Future[None]]:
-        """All that the masks of a step depend on is known before it is computed, so they are made meanwhile."""
-        return [
-            self._mask_thread.submit(constraint.prepare, chunk.drafts)
-            for chunk in chunks
-            if chunk.wants_token and (constraint := self._constraints.get(chunk.request_id)) is not None
         ]
 
     def _decode(self, chunks: Sequence[Chunk]) -> list[int]:
@@ -181,7 +158,7 @@ class LlamaBackend:
 
     def _sample(self, chunk: Chunk, first_row: int) -> Iterator[int]:
         """The drafts that the sampler draws too, and what it draws instead of the next. One draw a token."""
-        constraint = self._constraints.get(chunk.request_id)
+        constraint = self._masks.of(chunk.request_id)
         for number, draft in enumerate((*chunk.drafts, None)):
             row = first_row + number
             if constraint is not None and not constraint.mask(self._context.logits(row), number):
@@ -234,9 +211,13 @@ class LlamaBackend:
         self._context.seq_rm(slot, 0)
         return 0
 
+    def settle(self) -> None:
+        """Wait for what loading began beside itself."""
+        self._masks.settle()
+
     def shutdown(self) -> None:
         """Free all native memory."""
-        self._mask_thread.shutdown()
+        self._masks.shutdown()
         for sampler in self._samplers.values():
             sampler.close()
         if self._sight is not None:

@@ -224,6 +224,7 @@ def _load(library: Library, config: EngineConfig, inbox: Inbox, connection: Conn
 
     backend = LlamaBackend(library, config, on_progress=on_progress, is_cancelled=inbox.is_cancelled)
     warm_up(backend, n_ctx=config.n_ctx, n_batch=config.n_batch, is_on_gpu=config.n_gpu_layers > 0)
+    backend.settle()
     return backend
 
 

@@ -39,7 +39,9 @@ class Service:
 
     async def start(self) -> None:
         has_vision = self.model.image_grid is not None
-        loading = asyncio.to_thread(load_dialect, self.model.metadata, self.model.id, has_vision=has_vision)
+        loading = asyncio.to_thread(
+            load_dialect, self.model.metadata, self.model.id, has_vision=has_vision, prepares_grammars=True
+        )
         self._dialect = asyncio.create_task(loading)
         await self.engine.start()
 

@@ -148,3 +148,10 @@ def test_a_vocabulary_that_is_not_tekken_s_is_named(at: int, token: str, problem
     tokens[at] = token
     with pytest.raises(ModelFileError, match=problem):
         load_dialect(metadata, "x.gguf")
+
+
+def test_what_the_first_grammar_waits_for_can_be_done_while_loading() -> None:
+    plain = load_dialect(mistral_metadata(), "pocket.gguf")
+    ready = load_dialect(mistral_metadata(), "pocket.gguf", prepares_grammars=True)
+    assert "_grammars" not in vars(plain)
+    assert "_grammars" in vars(ready)

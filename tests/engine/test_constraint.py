@@ -150,3 +150,20 @@ def test_a_mask_takes_less_than_a_millisecond_for_a_large_vocabulary() -> None:
         assert np.isfinite(logits[id_])
         constraint.feed(id_)
     assert float(np.median(seconds)) < 1e-3
+
+
+def test_answers_by_the_same_grammar_do_not_meet() -> None:
+    lark = 'start: "ab" "cd"'
+    first, second = begin(lark), begin(lark)
+    before = allowed(second)
+    first.prepare()
+    first.feed(ids("a")[0])
+    assert allowed(first) == ids("b")
+    assert allowed(second) == before == allowed(begin(lark))
+
+
+def test_a_grammar_is_compiled_once() -> None:
+    fresh = ConstraintCompiler(Pieces([b"<eos>", b"a", b"b"], [0], EOS, lambda text: [1 for _ in text]), [EOS])
+    for lark in ('start: "a"', 'start: "b"', 'start: "a"', 'start: "a"'):
+        fresh.compile(Grammar(lark))
+    assert fresh._compiled.cache_info().misses == 2
