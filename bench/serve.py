@@ -1,7 +1,7 @@
 """Serving, side by side with peers: `python -m bench.serve --model FILE [--llama-server PATH] [--workload NAME ...]`.
 
 Every round runs each contender in turn on the same requests, each in a process of its own on loopback; the table has
-medians over the rounds and the ratio to llama-server. Nothing is warmed up but the file system's cache.
+medians over the rounds and the ratio to llama-server. Only the client and the file system's cache are warmed up.
 """
 
 from __future__ import annotations
@@ -111,6 +111,7 @@ def _restart(contender: Contender, seed: int) -> Figures:
 
 async def _run(workload: Workload, url: str, seed: int) -> Figures:
     async with open_client(url) as client:
+        await client.get("/v1/models")  # httpx loads modules with its first request: 25 ms that are no server's
         return await workload(client, seed)
 
 
