@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from mm35local.chat.answer import Answer
 from mm35local.chat.call_ids import answer_seed
@@ -25,6 +26,11 @@ from mm35local.engine import api
 from mm35local.errors import ContextLengthExceeded, EngineClosing, EngineError, RequestError
 from mm35local.types import FinishReason, Prompt, SamplingParams, Usage
 
+if TYPE_CHECKING:
+    from mm35local.chat.grammar import AnswerGrammar
+
+_SHORT_CHARS = 1 << 13
+"""Rendered in some 2 ms: a thread's start and end cost a good part of that where all cores compute."""
 _LONG_BYTES = 1 << 20
 """Below, tokenizing takes less than a second, and the number of tokens in an error is exact."""
 
@@ -173,7 +179,7 @@ async def run_turn(engine: api.Engine, dialect: Dialect, turn: Turn) -> AsyncGen
     room.check_least(message.content.strip() for message in history.messages)
     prompt = await _encode(engine, dialect, conversation, room)
     room.check(len(prompt.token_ids))
-    enforced = await asyncio.to_thread(dialect.grammar, conversation, turn.response_format)
+    enforced = await _grammar(dialect, conversation, turn.response_format)
     params = replace(turn.params, grammar=enforced.grammar or turn.params.grammar)
     seed = answer_seed(prompt.token_ids)
     answer = Answer(dialect.parser(), dialect.vocabulary, turn.stops, _callable(conversation), seed)
@@ -197,9 +203,16 @@ def _callable(conversation: Conversation) -> tuple[str, ...]:
     return tuple(tool.name for tool in conversation.tools)
 
 
+async def _grammar(dialect: Dialect, conversation: Conversation, wanted: ResponseFormat | None) -> AnswerGrammar:
+    if wanted is None and not conversation.tools:
+        return dialect.grammar(conversation, None)  # any text: nothing to compile
+    return await asyncio.to_thread(dialect.grammar, conversation, wanted)
+
+
 async def _encode(engine: api.Engine, dialect: Dialect, conversation: Conversation, room: _Room) -> Prompt:
     """Rendering a long history takes a while, so it leaves the event loop to others."""
-    parts = await asyncio.to_thread(dialect.render, conversation)
+    is_short = sum(len(message.content) for message in conversation.messages) < _SHORT_CHARS and not conversation.tools
+    parts = dialect.render(conversation) if is_short else await asyncio.to_thread(dialect.render, conversation)
     ids = tuple(part for part in parts if isinstance(part, int))
     if len(ids) < len(parts):
         room.check_least(part for part in parts if isinstance(part, str))

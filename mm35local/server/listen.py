@@ -50,6 +50,7 @@ def quiet_server(app: FastAPI) -> Server:
     """
     config = uvicorn.Config(
         app,
+        http="h11",  # httptools, where somebody installed it, is quicker, and takes headers of any size
         log_config=None,
         access_log=False,
         log_level="warning",
