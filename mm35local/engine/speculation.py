@@ -29,6 +29,9 @@ costs and chances are wrong by."""
 LEARNING_RATE = 0.2
 PRIOR_RATE = 0.05
 """Of what all requests together teach, which is where a new one starts."""
+_STRONGEST = 6
+_FIRST_PRIORS = ((0.5, 0.8), (0.15, 0.7), (0.4, 0.8), (0.65, 0.85), (0.8, 0.9), (0.85, 0.93), (0.95, 0.97))
+"""`Acceptance` by strength before anything was learnt; for lookup about what `bench.guesses` finds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +40,7 @@ class Draft:
 
     token_ids: tuple[int, ...]
     strength: int = 0
-    """How well founded it is, in classes that are learnt apart: 0, 1, ..."""
+    """How well founded it is, in classes that are learnt apart: 0 a model's, 1 to 6 by lookup."""
 
 
 class Drafter(Protocol):
@@ -52,8 +55,13 @@ class Drafter(Protocol):
         ...
 
 
+def strength_of(agreement: int) -> int:
+    """The class of a guess by lookup, by the tokens that agree before it: 0, 1, 3, 4, 8, 16 or more are 1 to 6."""
+    return min(1 + agreement.bit_length(), _STRONGEST)
+
+
 class NgramDrafter:
-    """Guesses by lookup in the sequence's own tokens; stronger the more tokens agree (0, 1, 3, 4, 8, 16 or more)."""
+    """Guesses by lookup in the sequence's own tokens; stronger the more tokens agree."""
 
     def __init__(self, *, beside_changes: bool = True) -> None:
         """`beside_changes`: guess on behind a changed token, where a small model, if there is one, guesses better."""
@@ -74,15 +82,15 @@ class NgramDrafter:
         if agreement < LENGTH and not self._beside_changes:
             return Draft(())
         tokens = tuple(takewhile(lambda token_id: token_id >= 0, token_ids))  # up to where an image stands
-        return Draft(tokens, min(1 + agreement.bit_length(), 6))
+        return Draft(tokens, strength_of(agreement))
 
 
 @dataclass(slots=True)
 class Acceptance:
     """How often drafts come true: the first of them, and each later one once those before it did."""
 
-    first: float = 0.5
-    later: float = 0.8
+    first: float
+    later: float
 
     def chances(self, num_drafts: int) -> list[float]:
         """The probability that draft 1, 2, ... is confirmed, which takes all before it."""
@@ -182,7 +190,9 @@ class Speculator:
         return record.acceptances[strength]
 
     def _prior(self, strength: int) -> Acceptance:
-        return self._priors.setdefault(strength, Acceptance())
+        if strength not in self._priors:
+            self._priors[strength] = Acceptance(*_FIRST_PRIORS[strength])
+        return self._priors[strength]
 
     def _propose(self, requests: Sequence[Request], limits: Sequence[int]) -> list[Draft]:
         drafts = [Draft(())] * len(requests)

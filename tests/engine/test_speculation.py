@@ -207,14 +207,30 @@ def test_a_plain_step_is_measured_now_and_then() -> None:
         speculator.record_step(5, 0.01)
 
 
+def test_where_many_tokens_agree_many_are_guessed_at_once() -> None:
+    """Before anything was learnt: 16 of a passage again are followed by more of it, 3 are not so surely."""
+
+    def num_drafts(num_repeated: int) -> int:
+        speculator = Speculator((NgramDrafter(),))
+        request = make_request(LONG)
+        request.tokens[:] = [*range(100, 164), *range(100, 100 + num_repeated)]
+        speculator.record_step(1, 0.01)
+        speculator.record_step(17, 0.012)
+        [chunk] = speculator.add_drafts([decode_chunk(request)], {1: request}, 47)
+        return len(chunk.drafts)
+
+    assert num_drafts(20) > 12
+    assert 1 <= num_drafts(3) < 12
+
+
 def test_acceptance_is_learnt() -> None:
-    sure, never = Acceptance(), Acceptance()
+    sure, never = Acceptance(0.5, 0.8), Acceptance(0.5, 0.8)
     for _ in range(40):
         sure.learn(8, 8)
         never.learn(8, 0)
     assert sure.chances(8)[-1] > 0.95
     assert never.chances(1)[0] < 0.01
-    half = Acceptance()
+    half = Acceptance(0.5, 0.8)
     for _ in range(40):
         half.learn(4, 1)
     assert half.first > 0.95

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mm35local.engine.step_costs import NUM_FRESH, OPTIMISM, StepCosts
+from mm35local.engine.step_costs import NUM_FRESH, REACH, StepCosts
 
 
 def test_between_measurements_it_is_interpolated() -> None:
@@ -17,8 +17,17 @@ def test_between_measurements_it_is_interpolated() -> None:
 def test_a_few_more_rows_than_measured_are_taken_to_be_free_and_no_more_are_told() -> None:
     costs = StepCosts()
     costs.record(2, 1.0)
-    assert costs.estimates(2, 100) == [1.0] * (2 * OPTIMISM - 1)
+    assert costs.estimates(2, 100) == [1.0] * (2 * REACH - 1)
     assert StepCosts().estimates(3, 2) == [1.0, 1.0, 1.0]
+
+
+def test_behind_the_most_rows_measured_a_row_costs_what_it_did_before() -> None:
+    costs = StepCosts()
+    costs.record(1, 1.0)
+    costs.record(3, 2.0)
+    assert costs.estimates(3, 2) == pytest.approx([2.0, 2.5, 3.0])
+    costs.record(4, 0.5)
+    assert costs.estimates(4, 2) == pytest.approx([costs.estimates(4, 0)[0]] * 3)  # nothing is quicker with more rows
 
 
 def test_one_slow_step_counts_little_and_many_count() -> None:
