@@ -1,4 +1,4 @@
-"""One streamed chat over HTTP with the time of every piece: what all serving benchmarks measure with."""
+"""One streamed answer over HTTP with the time of every piece: what all serving benchmarks measure with."""
 
 from __future__ import annotations
 
@@ -52,9 +52,17 @@ async def stream_chat(
     client: httpx.AsyncClient, messages: Sequence[Mapping[str, str]], max_tokens: int, **fields: object
 ) -> Stream:
     """Ask greedily and read to the end. Raises ValueError if nothing came: an empty answer is no measurement."""
+    return await _stream(client, "/v1/chat/completions", {"messages": list(messages), **fields}, max_tokens)
+
+
+async def stream_text(client: httpx.AsyncClient, prompt: str, max_tokens: int, **fields: object) -> Stream:
+    """The same for a prompt that is continued: every token's text comes at once, where a chat's may begin a call."""
+    return await _stream(client, "/v1/completions", {"prompt": prompt, **fields}, max_tokens)
+
+
+async def _stream(client: httpx.AsyncClient, path: str, fields: Mapping[str, object], max_tokens: int) -> Stream:
     body = {
         "model": "any",
-        "messages": list(messages),
         "max_tokens": max_tokens,
         "temperature": 0,
         "stream": True,
@@ -62,7 +70,7 @@ async def stream_chat(
         **fields,
     }
     stream = Stream(time.perf_counter())
-    async with client.stream("POST", "/v1/chat/completions", json=body) as reply:
+    async with client.stream("POST", path, json=body) as reply:
         if reply.is_error:
             raise ValueError(f"HTTP {reply.status_code}: {(await reply.aread())[:300]!r}")
         async for line in reply.aiter_lines():
@@ -79,10 +87,10 @@ def _read(line: str, stream: Stream) -> None:
     chunk = json.loads(line.removeprefix("data: "))
     if chunk.get("error"):
         raise ValueError(f"the stream ended with an error: {chunk['error']}")
-    deltas = [choice["delta"] for choice in chunk.get("choices", ())]
-    if any(delta.get(kind) for delta in deltas for kind in ("content", "reasoning_content", "tool_calls")):
+    deltas = [choice.get("delta", choice) for choice in chunk.get("choices", ())]
+    if any(delta.get(kind) for delta in deltas for kind in ("content", "reasoning_content", "tool_calls", "text")):
         stream.piece_times.append(time.perf_counter())
-    stream.text += "".join(delta.get("content") or "" for delta in deltas)
+    stream.text += "".join(delta.get("content") or delta.get("text") or "" for delta in deltas)
     stream.usage = chunk.get("usage") or stream.usage
 
 

@@ -15,7 +15,7 @@ from random import Random
 
 import httpx
 
-from bench.streams import Stream, stream_all, stream_chat
+from bench.streams import Stream, stream_all, stream_chat, stream_text
 
 Figures = Mapping[str, float]
 Workload = Callable[[httpx.AsyncClient, int], Awaitable[Figures]]
@@ -108,14 +108,17 @@ async def agents(client: httpx.AsyncClient, seed: int) -> Figures:
 
 
 async def long_prompt_beside(client: httpx.AsyncClient, seed: int) -> Figures:
-    """A prompt of some 6,000 tokens arrives beside four running streams: how long do those stand still?"""
+    """A prompt of some 6,000 tokens arrives beside four running streams: how long do those stand still?
+
+    The streams go on with a text: a chat's pieces wait where they may become a call.
+    """
     rng = Random(f"beside {seed}")
     num_words = round(_LONG_TOKENS * 100 / await _num_tokens(client, words(rng, 100)))
-    chats = [ask(f"Write a very long story with these words: {words(rng, 40)}.") for _ in range(4)]
+    texts = [f"A very long story with these words: {words(rng, 40)}. Once upon a time" for _ in range(4)]
     started = time.perf_counter()
-    await stream_all(client, chats, 40, ignore_eos=True)
+    await asyncio.gather(*(stream_text(client, text, 40, ignore_eos=True) for text in texts))
     tenth = time.perf_counter() - started
-    running = [asyncio.ensure_future(stream_chat(client, chat, 400, ignore_eos=True)) for chat in chats]
+    running = [asyncio.ensure_future(stream_text(client, text, 400, ignore_eos=True)) for text in texts]
     await asyncio.sleep(min(4.0, tenth))
     arrived = time.perf_counter()
     long = await stream_chat(client, ask(f"{words(rng, num_words)}\nName one word of this list."), 4, ignore_eos=True)
