@@ -24,9 +24,14 @@ from mm35local.engine.client import EngineClient
 from mm35local.types import SamplingParams
 
 _ROOT = Path(__file__).parents[1]
-_EDITS = (("mm35local/tui/days.py", "day", "date"), ("bench/results_file.py", "RESULTS", "RESULT_DIR"))
-"""A file, a name in it and what it shall be called."""
-_EDIT = "Here is a file:\n\n```python\n{0}```\n\nThe same file with `{1}` renamed to `{2}`:\n\n```python\n{3}"
+_EDITS = (
+    ("bench/results_file.py", "RESULTS", "RESULT_DIR", "FOLDER"),
+    ("mm35local/engine/fairness.py", "client", "user", "caller"),
+    ("mm35local/engine/log_tail.py", "path", "file", "place"),
+)
+"""A file, a name in it, what it was called in an edit before, and what it shall be called."""
+_FILE = "Here is a file:\n\n```python\n{0}```\n\n"
+_RENAMED = "The same file with `{0}` renamed to `{1}`:\n\n```python\n{2}"
 _NUM_FIRST_LINES = 3
 """Of the answer, given: a small model goes on copying then."""
 _LEAST_REPEATED = 4
@@ -80,10 +85,12 @@ async def _workloads(engine: EngineClient) -> list[Workload]:
     ]
 
 
-def _edit(file: str, name: str, new_name: str) -> str:
+def _edit(file: str, name: str, earlier_name: str, new_name: str) -> str:
+    """As an agent's history has it, with an edit before: without one a small model soon stops copying."""
     code = (_ROOT / file).read_text()
-    start = "".join(code.splitlines(keepends=True)[:_NUM_FIRST_LINES])
-    return _EDIT.format(code, name, new_name, start)
+    start = "".join(code.replace(name, new_name).splitlines(keepends=True)[:_NUM_FIRST_LINES])
+    before = _RENAMED.format(name, earlier_name, code.replace(name, earlier_name) + "```\n\n")
+    return _FILE.format(code) + before + _RENAMED.format(name, new_name, start)
 
 
 def _repeated(prompt: Sequence[int], answer: Sequence[int]) -> float:
