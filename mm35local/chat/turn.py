@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from mm35local.chat.answer import Answer
@@ -29,7 +30,7 @@ from mm35local.types import FinishReason, Prompt, SamplingParams, Usage
 if TYPE_CHECKING:
     from mm35local.chat.grammar import AnswerGrammar
 
-_SHORT_CHARS = 1 << 13
+_SHORT_CHARS, _FEW_MESSAGES = 1 << 13, 16
 """Rendered in some 2 ms: a thread's start and end cost a good part of that where all cores compute."""
 _LONG_BYTES = 1 << 20
 """Below, tokenizing takes less than a second, and the number of tokens in an error is exact."""
@@ -209,10 +210,20 @@ async def _grammar(dialect: Dialect, conversation: Conversation, wanted: Respons
     return await asyncio.to_thread(dialect.grammar, conversation, wanted)
 
 
+def _is_short(conversation: Conversation) -> bool:
+    if conversation.tools or conversation.images or len(conversation.messages) > _FEW_MESSAGES:
+        return False
+    texts = (text for message in conversation.messages for text in (message.content, message.thinking))
+    arguments = (call.arguments for message in conversation.messages for call in message.tool_calls)
+    return sum(map(len, chain(texts, arguments))) < _SHORT_CHARS
+
+
 async def _encode(engine: api.Engine, dialect: Dialect, conversation: Conversation, room: _Room) -> Prompt:
     """Rendering a long history takes a while, so it leaves the event loop to others."""
-    is_short = sum(len(message.content) for message in conversation.messages) < _SHORT_CHARS and not conversation.tools
-    parts = dialect.render(conversation) if is_short else await asyncio.to_thread(dialect.render, conversation)
+    if _is_short(conversation):
+        parts = dialect.render(conversation)
+    else:
+        parts = await asyncio.to_thread(dialect.render, conversation)
     ids = tuple(part for part in parts if isinstance(part, int))
     if len(ids) < len(parts):
         room.check_least(part for part in parts if isinstance(part, str))

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import json
+import threading
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
@@ -15,7 +17,7 @@ from mm35local.chat.deltas import TextDelta, ThinkingDelta, ToolCallDelta
 from mm35local.chat.dialect import Dialect, load_dialect
 from mm35local.chat.messages import Conversation, Message, Role
 from mm35local.chat.notes import Change, Note
-from mm35local.chat.tools import Tool, ToolChoice, ToolMode
+from mm35local.chat.tools import Tool, ToolCall, ToolChoice, ToolMode
 from mm35local.chat.turn import Done, Prefill, Started, Turn, TurnEvent, run_turn
 from mm35local.engine import api
 from mm35local.errors import ContextLengthExceeded, EngineClosing, EngineLoading, RequestError, WorkerDied
@@ -92,6 +94,41 @@ async def test_the_prompt_is_the_dialect_s() -> None:
         *(1, *chatml_ids("user\nHi"), 2, *chatml_ids("\n")),
         *(1, *chatml_ids("assistant\n")),
     ]
+
+
+LONG_ARGUMENTS = tuple(
+    message
+    for n in range(4)
+    for message in (
+        Message(Role.ASSISTANT, tool_calls=(ToolCall(f"call{n:05}", "note", json.dumps({"text": "x" * 4000})),)),
+        Message(Role.TOOL, "done", tool_call_id=f"call{n:05}"),
+    )
+)
+
+
+@pytest.mark.parametrize(
+    ("messages", "is_beside"),
+    [
+        (HI.messages, False),
+        ((Message(Role.USER, "x" * 10_000),), True),
+        ((Message(Role.USER, "Hi"), *LONG_ARGUMENTS), True),
+        ((Message(Role.USER, "Hi"), Message(Role.ASSISTANT, "Ho")) * 20 + HI.messages, True),
+    ],
+)
+async def test_long_histories_leave_the_loop_to_others(
+    messages: tuple[Message, ...], is_beside: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dialect, threads = mistral(), list[bool]()
+    render = type(dialect).render
+
+    def watched(self: Dialect, conversation: Conversation) -> tuple[str | int, ...]:
+        threads.append(threading.current_thread() is not threading.main_thread())
+        return render(self, conversation)
+
+    monkeypatch.setattr(type(dialect), "render", watched)
+    with suppress(ContextLengthExceeded):
+        await run(fake(Script(steps("x"))), Turn(replace(HI, messages=messages), SamplingParams()), dialect)
+    assert threads == [is_beside]
 
 
 async def test_a_stop_string_cancels_and_counts_no_token_after_it() -> None:
