@@ -1,7 +1,7 @@
 """How often guesses by lookup come true: `python -m bench.guesses [--model GGUF]`, SmolLM2 without one.
 
 A model writes stories, lists, summaries and tests of code, greedily and drawn; at each token of its answers lookup is
-asked, and what it guesses is compared with what came. `engine.speculation` begins with a little less than these shares.
+asked, and what it guesses is compared with what came. `engine.speculation` begins with about these shares.
 """
 
 from __future__ import annotations

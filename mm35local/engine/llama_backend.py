@@ -52,7 +52,8 @@ class LlamaBackend:
         Raises LoadFailed.
         """
         self.model = Model(library, config.model_path, _placing(config), on_progress=on_progress)
-        self._masks = Masks(self.model)
+        self._eog_ids = self.model.eog_ids()
+        self._masks = Masks(self.model, self._eog_ids)
         if config.prepares_grammars:
             self._masks.prepare()
         try:
@@ -71,7 +72,6 @@ class LlamaBackend:
                 self.model.close()
                 raise
         self._batch = Batch(config.n_batch)
-        self._eog_ids = self.model.eog_ids()
         self._n_ctx = config.n_ctx
         self._num_sequences = num_sequences(config.num_slots)
         self._image_grid = config.image_grid if self._sight else None

@@ -5,7 +5,7 @@ Invariant: no constraint is touched by this thread outside of a step.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 class Masks:
     """The constraints of the open requests."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, eog_ids: Collection[int]) -> None:
+        """`eog_ids` end an answer."""
         self._model = model
+        self._eog_ids = eog_ids
         self._thread = ThreadPoolExecutor(1, "masks")
         self._compiler: Future[ConstraintCompiler] | None = None
         self._constraints: dict[int, Constraint] = {}
@@ -33,7 +35,7 @@ class Masks:
         Much of that holds the interpreter's lock, so it belongs before the first step and not beside one.
         """
         if self._compiler is None:
-            self._compiler = self._thread.submit(_compiler, self._model)
+            self._compiler = self._thread.submit(_compiler, self._model, self._eog_ids)
 
     def settle(self) -> None:
         """Wait for what `prepare` began. Whether it went well is for the first grammar to tell."""
@@ -77,9 +79,9 @@ class Masks:
         self._thread.shutdown()
 
 
-def _compiler(model: Model) -> ConstraintCompiler:
-    """llguidance is loaded when somebody may ask for a grammar, which a chat never does."""
+def _compiler(model: Model, eog_ids: Collection[int]) -> ConstraintCompiler:
+    """llguidance is loaded where somebody may ask for a grammar, which not all programs do."""
     from mm35local.engine.constraint import ConstraintCompiler, Pieces
 
     pieces = Pieces(model.token_pieces(), model.control_ids(), model.eos_id, model.tokenize)
-    return ConstraintCompiler(pieces, model.eog_ids())
+    return ConstraintCompiler(pieces, eog_ids)

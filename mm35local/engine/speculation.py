@@ -29,9 +29,9 @@ costs and chances are wrong by."""
 LEARNING_RATE = 0.2
 PRIOR_RATE = 0.05
 """Of what all requests together teach, which is where a new one starts."""
-_STRONGEST = 6
 _FIRST_PRIORS = ((0.5, 0.8), (0.15, 0.7), (0.4, 0.8), (0.65, 0.85), (0.8, 0.9), (0.85, 0.93), (0.95, 0.97))
 """`Acceptance` by strength before anything was learnt; for lookup about what `bench.guesses` finds."""
+_STRONGEST = len(_FIRST_PRIORS) - 1
 
 
 @dataclass(frozen=True, slots=True)

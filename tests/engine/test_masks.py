@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
@@ -24,7 +24,6 @@ class Vocabulary:
     is_broken: bool = False
     num_reads: int = 0
     eos_id: int = EOS
-    read: list[str] = field(default_factory=list)
 
     def token_pieces(self) -> list[bytes]:
         self.num_reads += 1
@@ -34,9 +33,6 @@ class Vocabulary:
 
     def control_ids(self) -> list[int]:
         return [EOS]
-
-    def eog_ids(self) -> frozenset[int]:
-        return frozenset((EOS,))
 
     def tokenize(self, text: str) -> list[int]:
         return [FIRST_BYTE + byte for byte in text.encode()]
@@ -49,7 +45,7 @@ def vocabulary() -> Vocabulary:
 
 @pytest.fixture
 def masks(vocabulary: Vocabulary) -> Iterator[Masks]:
-    masks = Masks(cast("Model", vocabulary))
+    masks = Masks(cast("Model", vocabulary), [EOS])
     yield masks
     masks.shutdown()
 
