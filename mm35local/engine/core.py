@@ -159,7 +159,7 @@ class EngineCore:
 
         One whose beginning is being read, or computed for another, lets others pass, to find it in the cells then.
         """
-        if len(self._running) >= self._num_slots:
+        if not self._waiting or len(self._running) >= self._num_slots:
             return
         for request in in_turn(self._waiting, self._running.values()):
             if len(self._running) >= self._num_slots:
@@ -367,6 +367,9 @@ class EngineCore:
 
 def _counts(chunks: Sequence[Chunk]) -> tuple[int, int, int]:
     """A step's rows: streams, drafts behind them, tokens of prompts."""
-    num_streams = sum(chunk.wants_token for chunk in chunks)
-    num_drafts = sum(len(chunk.drafts) for chunk in chunks)
-    return num_streams, num_drafts, sum(chunk.num_rows for chunk in chunks) - num_streams - num_drafts
+    num_streams = num_drafts = num_prompt_rows = 0
+    for chunk in chunks:
+        num_streams += chunk.wants_token
+        num_drafts += len(chunk.drafts)
+        num_prompt_rows += len(chunk.token_ids) - chunk.wants_token
+    return num_streams, num_drafts, num_prompt_rows

@@ -1,4 +1,4 @@
-"""The worker's mouth: tokens of very quick steps leave together, a few milliseconds' worth in one message.
+"""The worker's mouth: tokens of very quick steps leave together, as many as a screen could show at once.
 
 Whoever reads them runs on the cores that the next step computes on: at a thousand tokens a second a message each costs
 more than the tokens. A first token, an end, and whatever else there is to tell never wait.
@@ -12,8 +12,8 @@ from dataclasses import replace
 
 from mm35local.engine.api import Failed, Finished, Tokens, WorkerEvent
 
-HOLD_SECONDS = 0.005
-"""No token waits longer, unless the next step is slower than the last."""
+HOLD_SECONDS = 1 / 60
+"""A frame of most screens. No token waits longer, unless the next step is slower than the last."""
 
 
 class Outbox:

@@ -64,8 +64,9 @@ def num_reserved(request: Request) -> int:
     return min(len(request.tokens) + HEADROOM, request.max_total)
 
 
-def _hand_out(requests: Collection[Request], n_batch: int, prompt_budget: Callable[[int], int] | None) -> list[Chunk]:
-    streams = sorted((request for request in requests if request.num_wanted == 1), key=lambda request: request.arrival)
+def _hand_out(requests: Sequence[Request], n_batch: int, prompt_budget: Callable[[int], int] | None) -> list[Chunk]:
+    """`requests` in order of arrival."""
+    streams = [request for request in requests if request.num_wanted == 1]
     prompts = sorted((request for request in requests if request.num_wanted > 1), key=_prompt_order)
     if _is_burst(streams, prompts, n_batch):
         streams = [request for request in streams if not request.num_generated]

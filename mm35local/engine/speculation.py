@@ -43,6 +43,8 @@ class Draft:
     """How well founded it is, in classes that are learnt apart: 0 a model's, 1 to 6 by lookup."""
 
 
+_NO_DRAFT = Draft(())
+
 class Drafter(Protocol):
     """Who guesses."""
 
@@ -80,9 +82,8 @@ class NgramDrafter:
             index = self._indexes[request.request_id] = NgramIndex(request.tokens)
         token_ids, agreement = index.propose(max_draft)
         if agreement < LENGTH and not self._beside_changes:
-            return Draft(())
-        tokens = tuple(takewhile(lambda token_id: token_id >= 0, token_ids))  # up to where an image stands
-        return Draft(tokens, strength_of(agreement))
+            return _NO_DRAFT
+        return Draft(tuple(token_ids), strength_of(agreement)) if token_ids else _NO_DRAFT
 
 
 @dataclass(slots=True)
@@ -93,8 +94,9 @@ class Acceptance:
     later: float
 
     def chances(self, num_drafts: int) -> list[float]:
-        """The probability that draft 1, 2, ... is confirmed, which takes all before it."""
-        return [self.first * self.later**number for number in range(num_drafts)]
+        """The probability that draft 1, 2, ... is confirmed, which takes all before it; as far as it is MIN_CHANCE."""
+        chances = (self.first * self.later**number for number in range(num_drafts))
+        return list(takewhile(lambda chance: chance >= MIN_CHANCE, chances))
 
     def learn(self, num_drafts: int, num_accepted: int, rate: float = LEARNING_RATE) -> None:
         self.first += rate * ((num_accepted > 0) - self.first)
@@ -108,7 +110,7 @@ class Acceptance:
 class _Record:
     """One request's: what was guessed for the step that runs, and how such guesses did."""
 
-    draft: Draft = field(default_factory=lambda: Draft(()))
+    draft: Draft = _NO_DRAFT
     acceptances: dict[int, Acceptance] = field(default_factory=dict)
     """By strength."""
 
@@ -140,6 +142,8 @@ class Speculator:
         for record, draft in zip(records, self._propose(asking, limits), strict=True):
             record.draft = draft
         chances = [self._acceptance(record).chances(len(record.draft.token_ids)) for record in records]
+        if not any(chances):
+            return tuple(chunks)
         if len(decoding) == len(chunks) and not self._costs.knows(len(chunks)):
             return tuple(chunks)  # what a plain step costs is learnt by one, now and then
         lengths = self._best_lengths(chances, len(decoding), min(room, MAX_STEP_DRAFTS))
@@ -166,7 +170,7 @@ class Speculator:
             num_drafts, num_accepted = 1, int(sampled[0] == record.draft.token_ids[0])
         self._acceptance(record).learn(num_drafts, num_accepted)
         self._prior(record.draft.strength).learn(num_drafts, num_accepted, PRIOR_RATE)
-        record.draft = Draft(())
+        record.draft = _NO_DRAFT
 
     def record_step(self, num_rows: int, seconds: float) -> None:
         """What a step cost."""
@@ -195,7 +199,7 @@ class Speculator:
         return self._priors[strength]
 
     def _propose(self, requests: Sequence[Request], limits: Sequence[int]) -> list[Draft]:
-        drafts = [Draft(())] * len(requests)
+        drafts = [_NO_DRAFT] * len(requests)
         for drafter in self._drafters:
             open_ones = [index for index, draft in enumerate(drafts) if not draft.token_ids]
             guesses = drafter.propose([requests[i] for i in open_ones], [limits[i] for i in open_ones])
@@ -210,8 +214,7 @@ class Speculator:
         the one before.
         """
         rows = sorted(
-            ((chance, index) for index, row in enumerate(chances) for chance in row if chance >= MIN_CHANCE),
-            key=lambda row: -row[0],
+            ((chance, index) for index, row in enumerate(chances) for chance in row), key=lambda row: -row[0]
         )[:room]
         seconds = self._costs.estimates(num_rows, len(rows))
         num_tokens = float(len(chances))
