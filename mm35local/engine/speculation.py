@@ -13,6 +13,7 @@ from itertools import takewhile
 from typing import Protocol
 
 from mm35local.engine.backend import Chunk
+from mm35local.engine.bargain import Bargain
 from mm35local.engine.ngram import LENGTH, NgramIndex
 from mm35local.engine.request import Request
 from mm35local.engine.step_costs import StepCosts
@@ -123,6 +124,7 @@ class Speculator:
         self._drafters = drafters
         self._max_draft = max_draft
         self._costs = StepCosts()
+        self._bargain = Bargain()
         self._records: dict[int, _Record] = {}
         self._priors: dict[int, Acceptance] = {}
 
@@ -133,6 +135,7 @@ class Speculator:
         """
         if not self._drafters:
             return tuple(chunks)
+        self._bargain.settle()
         decoding = [chunk for chunk in chunks if chunk.wants_token and requests[chunk.request_id].num_generated]
         asking = [requests[chunk.request_id] for chunk in decoding]
         limits = [max(0, min(self._max_draft, room, _room_of_answer(request))) for request in asking]
@@ -161,6 +164,7 @@ class Speculator:
 
         A guess that was not computed teaches for nothing: did its first token come?
         """
+        self._bargain.bring(len(sampled))
         record = self._records.get(chunk.request_id)
         if record is None or not record.draft.token_ids:
             return
@@ -174,6 +178,7 @@ class Speculator:
 
     def record_step(self, num_rows: int, seconds: float) -> None:
         """What a step cost."""
+        self._bargain.take(seconds)
         self._costs.record(num_rows, seconds)
 
     def close(self, request_id: int) -> None:
@@ -218,11 +223,12 @@ class Speculator:
         )[:room]
         seconds = self._costs.estimates(num_rows, len(rows))
         num_tokens = float(len(chances))
-        best_rate, num_chosen = MIN_GAIN * num_tokens / seconds[0], 0
+        best_rate, num_chosen = MIN_GAIN * num_tokens / seconds[0] / self._bargain.kept, 0
         for count, ((chance, _index), cost) in enumerate(zip(rows, seconds[1:], strict=False), start=1):
             num_tokens += chance
             if num_tokens / cost > best_rate:
                 best_rate, num_chosen = num_tokens / cost, count
+                self._bargain.promise(num_tokens, cost)
         chosen = [index for _chance, index in rows[:num_chosen]]
         return [chosen.count(index) for index in range(len(chances))]
 
