@@ -46,6 +46,7 @@ class Draft:
 
 _NO_DRAFT = Draft(())
 
+
 class Drafter(Protocol):
     """Who guesses."""
 

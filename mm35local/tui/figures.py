@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+LEAST_SECONDS = 0.1
+"""Told of a time and of a speed; less is the way from the server as much as the answer."""
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
@@ -17,6 +19,16 @@ def duration(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def speed(num_tokens: int, seconds: float | None) -> str:
+    """ "12.3 tok/s" of tokens whose first and last lie `seconds` apart; "" where that is too short to tell.
+
+    Tokens of quick steps come together: of two or three of them the time says nothing.
+    """
+    if not seconds or seconds < LEAST_SECONDS or num_tokens < 2:
+        return ""
+    return f"{(num_tokens - 1) / seconds:.1f} tok/s"
 
 
 def load_rate(bytes_per_second: float, eta_seconds: float | None) -> str:

@@ -129,11 +129,9 @@ class Reply:
         return self.usage.num_completion_tokens if self.usage else len(self.content.parts) + len(self.reasoning.parts)
 
     @property
-    def tokens_per_second(self) -> float:
-        """Over the time from the first token to the last; 0 until two have come."""
-        if self.first_at is None or self.last_at is None or self.last_at <= self.first_at:
-            return 0.0
-        return (self.num_tokens - 1) / (self.last_at - self.first_at)
+    def decode_seconds(self) -> float | None:
+        """From the first token to the last; None before one has come."""
+        return self.last_at - self.first_at if self.last_at and self.first_at else None
 
     @property
     def thinking_seconds(self) -> float:
@@ -149,9 +147,8 @@ class Reply:
         return end - self.asked_at
 
     def outcome(self) -> Outcome:
-        took = self.last_at - self.first_at if self.last_at and self.first_at else None
         error = self.error.message if self.error else None
-        return Outcome(self.state, self.usage or self._usage_so_far, took, error, self.is_cut)
+        return Outcome(self.state, self.usage or self._usage_so_far, self.decode_seconds, error, self.is_cut)
 
     @property
     def _usage_so_far(self) -> Usage | None:

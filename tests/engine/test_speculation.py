@@ -163,6 +163,26 @@ def test_costly_rows_are_not_computed() -> None:
     assert len(chunk.drafts) > 3
 
 
+def test_drafts_that_did_not_keep_their_word_must_promise_more() -> None:
+    """Estimates say that they pay; steps keep taking twice as long as those say."""
+    speculator = Speculator((Oracle(),))
+    for num_rows in range(1, 50):
+        speculator.record_step(num_rows, 0.01 + 0.002 * num_rows)
+    request = make_request(LONG)
+
+    def num_drafts() -> int:
+        [chunk] = speculator.add_drafts([decode_chunk(request)], {1: request}, 8)
+        return len(chunk.drafts)
+
+    assert num_drafts() > 1
+    for _ in range(20):
+        speculator._bargain.promise(4.0, 0.01)
+        speculator._bargain.take(0.03)
+        speculator._bargain.bring(4)
+        speculator._bargain.settle()
+    assert num_drafts() == 0
+
+
 def make_request(params: SamplingParams, max_total: int = 100) -> Request:
     """Two tokens of a prompt, and the first of an answer."""
     tokens = [5, 6, 7]

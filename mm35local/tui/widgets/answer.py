@@ -12,7 +12,7 @@ from textual.timer import Timer
 from textual.widgets import Static
 
 from mm35local.errors import Mm35Error
-from mm35local.tui.figures import count, duration
+from mm35local.tui.figures import LEAST_SECONDS, count, duration, speed
 from mm35local.tui.plain_text import visible
 from mm35local.tui.records import Message, MessageState, Outcome
 from mm35local.tui.reply import Phase, Reply
@@ -133,9 +133,8 @@ def figures_line(model: str, outcome: Outcome) -> str:
     usage, seconds = outcome.usage, outcome.seconds
     if usage:
         parts.append(f"{count(usage.num_completion_tokens)} token{'' if usage.num_completion_tokens == 1 else 's'}")
-    if usage and seconds and usage.num_completion_tokens > 1:
-        parts.append(f"{(usage.num_completion_tokens - 1) / seconds:.1f} tok/s")
-    if seconds and seconds >= 0.1:
+        parts.append(speed(usage.num_completion_tokens, seconds))
+    if seconds and seconds >= LEAST_SECONDS:
         parts.append(duration(seconds))
     if usage and usage.num_cached_tokens:
         parts.append(f"{count(usage.num_cached_tokens)} cached")

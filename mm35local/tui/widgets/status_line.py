@@ -10,7 +10,7 @@ from textual.timer import Timer
 from textual.widget import Widget
 
 from mm35local.tui.connection import Link, LinkState
-from mm35local.tui.figures import bar, count, duration, load_rate
+from mm35local.tui.figures import bar, count, duration, load_rate, speed
 from mm35local.tui.price import dollars, hosted_usd
 from mm35local.tui.reply import Phase, Reply
 
@@ -147,8 +147,8 @@ def _progress(reply: Reply) -> str:
         case Phase.THINKING:
             return f"thinking · {duration(reply.thinking_seconds)} · {count(reply.num_tokens)} tokens"
         case _:
-            speed = f" · {reply.tokens_per_second:.1f} tok/s" if reply.tokens_per_second else ""
-            return f"answering{speed} · {count(reply.num_tokens)} tokens"
+            parts = ("answering", speed(reply.num_tokens, reply.decode_seconds), f"{count(reply.num_tokens)} tokens")
+            return " · ".join(filter(None, parts))
 
 
 def _reading(reply: Reply) -> str:
