@@ -28,6 +28,10 @@ _SETTINGS = {
 }
 
 
+class _Tekkenizer(Tekkenizer):
+    num_special_tokens = NUM_SPECIAL  # a property there, and asked for once a token
+
+
 def tekken_version(vocabulary: Vocabulary) -> TokenizerVersion | None:
     """The protocol that the control tokens speak: v15 with model settings, v13 with [THINK] alone, None if older."""
     if "[MODEL_SETTINGS]" in vocabulary.controls:
@@ -42,7 +46,7 @@ def build_tekkenizer(vocabulary: Vocabulary, version: TokenizerVersion, name: st
         raise ModelFileError(name, f"expected the 256 single bytes from token {NUM_SPECIAL} on, as in tekken")
     if len(set(pairs)) != len(pairs):
         raise ModelFileError(name, "two tokens of its vocabulary stand for the same bytes")
-    return Tekkenizer(
+    return _Tekkenizer(
         vocab=[TokenInfo(rank=i, token_bytes=_base64(pair), token_str=None) for i, pair in enumerate(pairs)],
         special_tokens=_special_tokens(vocabulary),
         pattern=_PATTERN,

@@ -9,6 +9,7 @@ flash attention: then it counts where in the cells a token is.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,26 +52,22 @@ class LlamaBackend:
         `is_cancelled` is asked for the prefilling requests of a step while it computes, from the computing thread.
         Raises LoadFailed.
         """
-        self.model = Model(library, config.model_path, _placing(config), on_progress=on_progress)
-        self._eog_ids = self.model.eog_ids()
-        self._masks = Masks(self.model, self._eog_ids)
-        if config.prepares_grammars:
-            self._masks.prepare()
-        try:
+        with ExitStack() as owned:
+            self.model = Model(library, config.model_path, _placing(config), on_progress=on_progress)
+            owned.callback(self.model.close)
+            self._eog_ids = self.model.eog_ids()
+            self._masks = Masks(self.model, self._eog_ids)
+            owned.callback(self._masks.shutdown)
+            if config.prepares_grammars:
+                self._masks.prepare()
             self._context = _open_context(library, self.model, config)
-        except LoadFailed:
-            self._masks.shutdown()
-            self.model.close()
-            raise
-        self._sight: Sight | None = None
-        if config.mmproj_path is not None:
-            try:
+            owned.callback(self._context.close)
+            self._sight: Sight | None = None
+            if config.mmproj_path is not None:
                 self._sight = _open_sight(library, self.model, config, config.mmproj_path, is_cancelled)
-            except LoadFailed:
-                self._masks.shutdown()
-                self._context.close()
-                self.model.close()
-                raise
+                owned.callback(self._sight.shutdown)
+            self._owned = owned.pop_all()
+            """What holds native memory, in the order of its opening: closed here on a failure, else at the end."""
         self._batch = Batch(config.n_batch)
         self._n_ctx = config.n_ctx
         self._num_sequences = num_sequences(config.num_slots)
@@ -217,13 +214,9 @@ class LlamaBackend:
 
     def shutdown(self) -> None:
         """Free all native memory."""
-        self._masks.shutdown()
         for sampler in self._samplers.values():
             sampler.close()
-        if self._sight is not None:
-            self._sight.shutdown()
-        self._context.close()
-        self.model.close()
+        self._owned.close()
 
 
 def num_sequences(num_slots: int) -> int:
