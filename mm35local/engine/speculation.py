@@ -225,11 +225,13 @@ class Speculator:
         seconds = self._costs.estimates(num_rows, len(rows))
         num_tokens = float(len(chances))
         best_rate, num_chosen = MIN_GAIN * num_tokens / seconds[0] / self._bargain.kept, 0
+        promised = 0.0, 0.0
         for count, ((chance, _index), cost) in enumerate(zip(rows, seconds[1:], strict=False), start=1):
             num_tokens += chance
             if num_tokens / cost > best_rate:
-                best_rate, num_chosen = num_tokens / cost, count
-                self._bargain.promise(num_tokens, cost)
+                best_rate, num_chosen, promised = num_tokens / cost, count, (num_tokens, cost)
+        if num_chosen:
+            self._bargain.promise(*promised)
         chosen = [index for _chance, index in rows[:num_chosen]]
         return [chosen.count(index) for index in range(len(chances))]
 

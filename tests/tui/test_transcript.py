@@ -145,7 +145,9 @@ async def test_a_growing_answer_costs_no_layout_beside_it(server: ChatServer, mo
         monkeypatch.setattr("textual.widget.arrange", count)
         await chat.ask("?")
         await until(lambda: len(chat.answers) == 3 and "word" in chat.answers[-1])
-        *before, growing = chat.screen.transcript.turns
+        transcript = chat.screen.transcript
+        await until(lambda: transcript.virtual_size.height > 2 * transcript.size.height)  # the bar has come by then
+        *before, growing = transcript.turns
         arranged.clear()
         await chat.answered(3)
         assert arranged.count(growing) > 3
