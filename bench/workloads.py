@@ -56,7 +56,7 @@ def ask(text: str) -> Chat:
 
 
 def streams(num_streams: int) -> Workload:
-    """Sixteen distinct prompts of some 170 tokens, 64 tokens out: so many at once, each stream's one after another.
+    """Sixteen distinct prompts of some 170 tokens, 64 tokens out, in so many streams.
 
     Of one request alone there is no p95, and it would time what a server does only once.
     """
@@ -65,9 +65,7 @@ def streams(num_streams: int) -> Workload:
         rng = Random(f"streams {num_streams} {seed}")
         chats = [ask(f"Write a long story with these words: {words(rng, 130)}.") for _ in range(_NUM_REQUESTS)]
         start = time.perf_counter()
-        own = [chats[i::num_streams] for i in range(num_streams)]
-        turns = await asyncio.gather(*(_stream_in_turn(client, each, 64) for each in own))
-        answers = [answer for each in turns for answer in each]
+        answers = await _stream_in_turn(client, chats, num_streams, 64, ignore_eos=True)
         return {
             "total tok/s": _rate(answers, start),
             "TTFT p50 s": statistics.median(answer.ttft_seconds for answer in answers),
@@ -77,8 +75,16 @@ def streams(num_streams: int) -> Workload:
     return run
 
 
-async def _stream_in_turn(client: httpx.AsyncClient, chats: list[Chat], max_tokens: int) -> list[Stream]:
-    return [await stream_chat(client, chat, max_tokens, ignore_eos=True) for chat in chats]
+async def _stream_in_turn(
+    client: httpx.AsyncClient, chats: list[Chat], num_streams: int, max_tokens: int, **fields: object
+) -> list[Stream]:
+    """So many at once, each stream's share of the chats one after another."""
+
+    async def stream(own: list[Chat]) -> list[Stream]:
+        return [await stream_chat(client, chat, max_tokens, **fields) for chat in own]
+
+    by_stream = await asyncio.gather(*(stream(chats[i::num_streams]) for i in range(num_streams)))
+    return [answer for answers in by_stream for answer in answers]
 
 
 async def shared_prefix(client: httpx.AsyncClient, seed: int) -> Figures:
@@ -146,15 +152,17 @@ async def long_prompt_beside(client: httpx.AsyncClient, seed: int) -> Figures:
 
 
 def json_schema(*, is_constrained: bool) -> Workload:
-    """Four streams of JSON by a schema, or the same requests without one."""
+    """Sixteen requests for JSON by a schema in four streams, or the same ones without it."""
 
     async def run(client: httpx.AsyncClient, seed: int) -> Figures:
         rng = Random(f"json {seed}")
-        chats = [ask(f"Give a JSON list of things to buy with these words: {words(rng, 30)}.") for _ in range(4)]
+        chats = [
+            ask(f"Give a JSON list of things to buy with these words: {words(rng, 30)}.") for _ in range(_NUM_REQUESTS)
+        ]
         schema = {"type": "json_schema", "json_schema": {"name": "list", "strict": True, "schema": _SCHEMA}}
         start = time.perf_counter()
         fields: dict[str, object] = {"response_format": schema} if is_constrained else {"ignore_eos": True}
-        answers = await stream_all(client, chats, 96, **fields)
+        answers = await _stream_in_turn(client, chats, 4, 96, **fields)
         return {"tok/s": _rate(answers, start)}
 
     return run
