@@ -40,21 +40,6 @@ if TYPE_CHECKING:
 _AnyMessage = UserMessage | AssistantMessage | ToolMessage | SystemMessage
 
 
-class _WithoutText:
-    """mistral-common also decodes every prompt that it encodes; nobody reads that, and it takes half of the time."""
-
-    def decode(self, tokens: list[int], special_token_policy: SpecialTokenPolicy = SpecialTokenPolicy.IGNORE) -> str:
-        return ""
-
-
-class _EncoderV13(_WithoutText, InstructTokenizerV13):
-    pass
-
-
-class _EncoderV15(_WithoutText, InstructTokenizerV15):
-    pass
-
-
 class MistralDialect:
     """Implements `chat.dialect.Dialect`."""
 
@@ -140,6 +125,21 @@ class MistralDialect:
 
     def parser(self) -> Parser:
         return MistralParser(self._vocabulary)
+
+
+class _WithoutText:
+    """mistral-common also decodes every prompt that it encodes; nobody reads that, and it takes half of the time."""
+
+    def decode(self, tokens: list[int], special_token_policy: SpecialTokenPolicy = SpecialTokenPolicy.IGNORE) -> str:
+        return ""
+
+
+class _EncoderV13(_WithoutText, InstructTokenizerV13):
+    pass
+
+
+class _EncoderV15(_WithoutText, InstructTokenizerV15):
+    pass
 
 
 @dataclass(frozen=True, slots=True)

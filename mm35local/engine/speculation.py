@@ -165,9 +165,11 @@ class Speculator:
 
         A guess that was not computed teaches for nothing: did its first token come?
         """
-        self._bargain.bring(len(sampled))
         record = self._records.get(chunk.request_id)
-        if record is None or not record.draft.token_ids:
+        if record is None:
+            return  # an answer's first token: nobody promised it
+        self._bargain.bring(len(sampled))
+        if not record.draft.token_ids:
             return
         if chunk.drafts:
             num_drafts, num_accepted = len(chunk.drafts), len(sampled) - 1
