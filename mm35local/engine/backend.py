@@ -30,7 +30,7 @@ class Chunk:
     start: int
     token_ids: Sequence[int]
     wants_token: bool
-    """The chunk reaches the end of what is known: sample what follows."""
+    """The chunk reaches the end of what is known: sample what follows; without `token_ids`, by the end that is kept."""
     drafts: tuple[int, ...] = ()
     """Guesses of what follows, computed behind `token_ids` in the same step; only with `wants_token`."""
 
@@ -82,6 +82,13 @@ class Backend(Protocol):
         of all drafts are in the slot afterwards; the caller trims those that were not confirmed.
         Raises DecodeFailed; then the cells of the chunks' slots beyond `start` are undefined until trimmed. A
         GrammarFailed is one of them: computed alone, only its own chunk fails again.
+        """
+        ...
+
+    def keeps_end(self, slot: int, num_tokens: int) -> bool:
+        """Is it known what follows the first `num_tokens` of the slot, because a prompt ended there?
+
+        Forking and trimming leave it known as long as the slot has those tokens; another prompt's end may replace it.
         """
         ...
 

@@ -254,8 +254,9 @@ class EngineCore:
         sampled = self._backend.compute(chunks)
         seconds = self._clock() - started
         num_streams, num_drafts, num_prompt_rows = _counts(chunks)
-        self._pace.observe(num_streams, num_drafts, num_prompt_rows, seconds)
-        if not num_prompt_rows:  # the time of a prompt beside is the prompt's
+        if num_streams or num_prompt_rows:
+            self._pace.observe(num_streams, num_drafts, num_prompt_rows, seconds)
+        if num_streams and not num_prompt_rows:  # the time of a prompt beside is the prompt's
             self._speculator.record_step(num_streams + num_drafts, seconds)
         return sampled
 
@@ -369,7 +370,9 @@ def _counts(chunks: Sequence[Chunk]) -> tuple[int, int, int]:
     """A step's rows: streams, drafts behind them, tokens of prompts."""
     num_streams = num_drafts = num_prompt_rows = 0
     for chunk in chunks:
-        num_streams += chunk.wants_token
+        if chunk.wants_token and len(chunk.token_ids) == 1:
+            num_streams += 1
+        else:
+            num_prompt_rows += len(chunk.token_ids)
         num_drafts += len(chunk.drafts)
-        num_prompt_rows += len(chunk.token_ids) - chunk.wants_token
     return num_streams, num_drafts, num_prompt_rows

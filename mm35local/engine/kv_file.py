@@ -21,7 +21,7 @@ Int32Array = npt.NDArray[np.int32]
 Bytes = npt.NDArray[np.uint8]
 
 SUFFIX = ".mm35kv"
-MAGIC = b"MM35KV\x00\x01"
+MAGIC = b"MM35KV\x00\x02"
 DIGEST_BYTES = 32
 _HEADER = struct.Struct(f"<8s{DIGEST_BYTES}sIQ{DIGEST_BYTES}s")
 _SAMPLES = 64

@@ -47,8 +47,8 @@ class KvPool:
         )
 
     def find(self, tokens: Int32Array) -> Hit:
-        """The longest beginning of a prompt that is in the cells."""
-        return self._cache.find(tokens)
+        """The longest beginning of a prompt that is in the cells; all of it, where it is known what follows."""
+        return self._cache.find(tokens, self._backend.keeps_end)
 
     def take(self, hit: Hit) -> tuple[int, int]:
         """A sequence for the prompt of `hit`, and how many of its tokens that holds already."""

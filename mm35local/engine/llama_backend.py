@@ -23,13 +23,14 @@ from mm35local.engine.idle_cells import idle_limit
 from mm35local.engine.images import PlacedImage
 from mm35local.engine.logprobs import LogprobsReader
 from mm35local.engine.masks import Masks
+from mm35local.engine.prompt_ends import Float32Array, PromptEnds
 from mm35local.engine.threads import default_threads
 from mm35local.errors import DecodeFailed, LoadFailed
 from mm35local.native.batch import Batch
 from mm35local.native.context import MAX_SEQUENCES, CellFormat, Context
 from mm35local.native.library import Library
 from mm35local.native.model import Model, Placing
-from mm35local.native.sampler import Sampler
+from mm35local.native.sampler import Candidates, Sampler
 from mm35local.types import ImageGrid, SamplingParams, TokenLogprobs
 
 if TYPE_CHECKING:
@@ -73,7 +74,10 @@ class LlamaBackend:
         self._num_sequences = num_sequences(config.num_slots)
         self._image_grid = config.image_grid if self._sight else None
         self._idle_limit = idle_limit(config)
+        self._candidates = Candidates(self.model.n_vocab)
         self._samplers: dict[int, Sampler] = {}
+        self._prompt_lengths: dict[int, int] = {}
+        self._ends = PromptEnds()
         self._logprobs: dict[int, LogprobsReader] = {}
         self._prefilling: tuple[int, ...] = ()
         self._context.set_abort_callback(lambda: any(map(is_cancelled, self._prefilling)))
@@ -107,8 +111,9 @@ class LlamaBackend:
         tokens = [token_id for token_id in prompt if token_id >= 0] if images else prompt
         never = self._eog_ids if params.ignore_eos else ()
         self._samplers[request_id] = Sampler(
-            params, n_vocab=self.n_vocab, n_ctx=self._n_ctx, prompt=tokens, never=never
+            params, self._candidates, n_vocab=self.n_vocab, n_ctx=self._n_ctx, prompt=tokens, never=never
         )
+        self._prompt_lengths[request_id] = len(prompt)
         if self._sight is not None:
             self._sight.open(request_id, images)
         if params.num_logprobs is not None:
@@ -117,6 +122,7 @@ class LlamaBackend:
     def close(self, request_id: int) -> None:
         self._masks.close(request_id)
         self._logprobs.pop(request_id, None)
+        self._prompt_lengths.pop(request_id, None)
         if self._sight is not None:
             self._sight.close(request_id)
         sampler = self._samplers.pop(request_id, None)
@@ -128,8 +134,8 @@ class LlamaBackend:
         if self._sight is None:
             return self._compute_tokens(chunks)
         rests = [self._sight.compute_ahead(chunk, self._context, self._batch) for chunk in chunks]
-        sampled = iter(self._compute_tokens([rest for rest in rests if rest.token_ids]))
-        return [next(sampled) if rest.token_ids else () for rest in rests]
+        sampled = iter(self._compute_tokens([rest for rest in rests if rest.token_ids or rest.wants_token]))
+        return [next(sampled) if rest.token_ids or rest.wants_token else () for rest in rests]
 
     def _compute_tokens(self, chunks: Sequence[Chunk]) -> list[tuple[int, ...]]:
         if not chunks:
@@ -142,14 +148,16 @@ class LlamaBackend:
         ]
 
     def _decode(self, chunks: Sequence[Chunk]) -> list[int]:
-        """Returns the row of each chunk's last known token; its drafts are in the rows behind."""
+        """Returns the row of each chunk's last known token; its drafts are in the rows behind. -1: it has no row."""
         self._batch.clear()
         rows: list[int] = []
         for chunk in chunks:
+            if not chunk.token_ids:
+                rows.append(-1)
+                continue
             rows.append(self._batch.add(chunk.slot, chunk.start, chunk.token_ids, wants_logits=chunk.wants_token))
             self._batch.add_drafts(chunk.slot, chunk.start + len(chunk.token_ids), chunk.drafts)
-        code = self._context.decode(self._batch, may_abort=bool(self._prefilling))
-        if code:
+        if self._batch.num_rows and (code := self._context.decode(self._batch, may_abort=bool(self._prefilling))):
             raise DecodeFailed(code)
         return rows
 
@@ -157,17 +165,32 @@ class LlamaBackend:
         """The drafts that the sampler draws too, and what it draws instead of the next. One draw a token."""
         constraint = self._masks.of(chunk.request_id)
         for number, draft in enumerate((*chunk.drafts, None)):
-            row = first_row + number
-            if constraint is not None and not constraint.mask(self._context.logits(row), number):
+            logits = self._logits(chunk, first_row, number)
+            if constraint is not None and not constraint.mask(logits, number):
                 break
-            token_id = self._samplers[chunk.request_id].sample(self._context, row)
+            token_id = self._samplers[chunk.request_id].sample(logits)
             if (logprobs := self._logprobs.get(chunk.request_id)) is not None:
-                logprobs.read(self._context.logits(row), token_id)
+                logprobs.read(logits, token_id)
             if constraint is not None:
                 constraint.feed(token_id)
             yield token_id
             if token_id != draft or token_id in self._eog_ids:
                 break
+
+    def _logits(self, chunk: Chunk, first_row: int, number: int) -> Float32Array:
+        """Behind `number` drafts of a chunk; the end of its request's prompt is kept, or was."""
+        num_tokens = chunk.start + len(chunk.token_ids)
+        if not chunk.token_ids:
+            kept = self._ends.behind(chunk.slot, num_tokens)
+            assert kept is not None, "nothing is left to compute only where the end is kept"
+            return kept
+        logits = self._context.logits(first_row + number)
+        if num_tokens == self._prompt_lengths[chunk.request_id] and number == 0:
+            self._ends.keep(chunk.slot, num_tokens, logits)
+        return logits
+
+    def keeps_end(self, slot: int, num_tokens: int) -> bool:
+        return self._ends.is_kept(slot, num_tokens)
 
     def take_logprobs(self, request_id: int) -> tuple[TokenLogprobs, ...]:
         reader = self._logprobs.get(request_id)
@@ -183,30 +206,36 @@ class LlamaBackend:
     def fork(self, source: int, target: int, num_tokens: int) -> int:
         self._context.seq_cp(source, target, num_tokens)
         if self._context.num_positions(target) == num_tokens:
+            self._ends.fork(source, target, num_tokens)
             return num_tokens
         self._context.seq_rm(target, 0)
         return 0
 
     def state_bytes(self, slot: int) -> int:
-        return self._context.state_bytes(slot)
+        return self._context.state_bytes(slot) + self._ends.num_packed_bytes(slot)
 
     def save(self, slot: int) -> npt.NDArray[np.uint8]:
-        return self._context.seq_state(slot)
+        end = self._ends.packed(slot)
+        saved = self._context.seq_state(slot, num_more_bytes=len(end))
+        saved[-len(end) :] = end
+        return saved
 
     def restore(self, slot: int, state: npt.NDArray[np.uint8], num_tokens: int) -> bool:
+        state = self._ends.unpack(slot, state)
         if self._context.set_seq_state(slot, state) and self._context.num_positions(slot) == num_tokens:
             return True
-        self._context.seq_rm(slot, 0)
+        self.trim(slot, 0)
         return False
 
     def num_tokens(self, slot: int) -> int:
         return self._context.num_positions(slot)
 
     def trim(self, slot: int, num_tokens: int) -> int:
-        if self._context.seq_rm(slot, num_tokens):
-            return num_tokens
-        self._context.seq_rm(slot, 0)
-        return 0
+        kept = num_tokens if self._context.seq_rm(slot, num_tokens) else 0
+        if kept < num_tokens:
+            self._context.seq_rm(slot, 0)
+        self._ends.trim(slot, kept)
+        return kept
 
     def settle(self) -> None:
         """Wait for what loading began beside itself."""

@@ -7,7 +7,7 @@ free, idle, or held by exactly one running request. Books only: `kv_pool` does t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -41,6 +41,10 @@ class _Record:
     @property
     def known(self) -> Int32Array:
         return self.tokens[: self.num_tokens]
+
+    def ends_at(self, num_tokens: int) -> bool:
+        """Idle, and not longer."""
+        return not self.is_running and self.num_tokens == num_tokens
 
     def append(self, token_ids: Sequence[int]) -> None:
         end = self.num_tokens + len(token_ids)
@@ -81,28 +85,30 @@ class PrefixCache:
         """i32[num_tokens], a view that the next change may invalidate."""
         return self._records[sequence].known
 
-    def find(self, tokens: Int32Array) -> Hit:
+    def find(self, tokens: Int32Array, keeps_end: Callable[[int, int], bool] = lambda _sequence, _n: False) -> Hit:
         """Where the longest beginning of `tokens` is; on a tie an idle sequence that ends there, then the newest.
 
-        At least the last token is never counted: it must be computed to know what follows.
+        The last token counts only where `keeps_end(sequence, len(tokens))` says that it is known what follows: else it
+        must be computed.
         """
-        wanted = tokens[:-1]
         best = max(
             (
-                (num_common(record.known, wanted), self._can_take_over(record, wanted), record.last_used, sequence)
+                (num_usable, record.ends_at(num_usable), record.last_used, sequence)
                 for sequence, record in self._records.items()
+                for num_usable in (self._num_usable(sequence, tokens, keeps_end),)
             ),
             default=(0, False, 0, -1),
         )
         return Hit(best[3], best[0]) if best[0] else Hit(None, 0)
 
-    def _can_take_over(self, record: _Record, wanted: Int32Array) -> bool:
-        return not record.is_running and record.num_tokens <= len(wanted)
+    def _num_usable(self, sequence: int, tokens: Int32Array, keeps_end: Callable[[int, int], bool]) -> int:
+        length = num_common(self._records[sequence].known, tokens)
+        return length if length < len(tokens) or keeps_end(sequence, length) else length - 1
 
     def takes_over(self, hit: Hit) -> bool:
         """Does the prompt go on exactly where an idle sequence ends?"""
         record = self._records.get(hit.source) if hit.source is not None else None
-        return record is not None and not record.is_running and record.num_tokens == hit.num_common
+        return record is not None and record.ends_at(hit.num_common)
 
     def resume(self, sequence: int) -> None:
         """An idle sequence is run again."""

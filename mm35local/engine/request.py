@@ -16,11 +16,13 @@ from mm35local.types import MAX_LOGPROBS, ImageGrid, SamplingParams, Usage
 
 @dataclass(slots=True, eq=False)
 class Request:
-    """Invariant: 0 <= num_computed < len(tokens) <= max_total, and without a slot num_computed is 0.
+    """Invariant: 0 <= num_computed <= len(tokens) <= max_total, and without a slot num_computed is 0.
 
     tokens        p p p p p p a a a        the prompt, then the answer
     num_computed  ^ ^ ^ ^                  in the KV cache
     num_wanted            ^ ^ ^ ^ ^        a step computes some of these; after the last one a token is sampled
+
+    None is wanted of a prompt whose end the backend keeps: what follows is sampled at once.
     """
 
     request_id: int

@@ -9,8 +9,7 @@ has itself. The oldest request is never preempted, so somebody always gets to th
 Requests that come together get their first tokens first: while nothing but answers runs that have just begun, those
 wait until the short prompts of the same burst are computed, in full batches.
 
-The last token of a prompt is computed in a step of its own, as every later one is: matrix kernels for one row and for
-many round differently, and so a prompt that is found in the cache goes on exactly as one that was computed.
+A prompt that is found whole in the cache, with what follows it, takes no row; its first token is sampled at once.
 """
 
 from __future__ import annotations
@@ -66,7 +65,7 @@ def num_reserved(request: Request) -> int:
 
 def _hand_out(requests: Sequence[Request], n_batch: int, prompt_budget: Callable[[int], int] | None) -> list[Chunk]:
     """`requests` in order of arrival."""
-    streams = [request for request in requests if request.num_wanted == 1]
+    streams = [request for request in requests if request.num_wanted <= 1]
     prompts = sorted((request for request in requests if request.num_wanted > 1), key=_prompt_order)
     if _is_burst(streams, prompts, n_batch):
         streams = [request for request in streams if not request.num_generated]
@@ -75,9 +74,9 @@ def _hand_out(requests: Sequence[Request], n_batch: int, prompt_budget: Callable
     budget = n_batch - num_streams
     if prompt_budget is not None:
         budget = min(budget, prompt_budget(num_streams))
-    chunks = [_chunk(request, 1) for request in streams[:num_streams]]
+    chunks = [_chunk(request, request.num_wanted) for request in streams[:num_streams]]
     for request in prompts:
-        num_tokens = min(request.num_wanted - 1, budget)
+        num_tokens = min(request.num_wanted, budget)
         if num_tokens == 0:
             break
         chunks.append(_chunk(request, num_tokens))

@@ -130,12 +130,16 @@ class Context:
         """Size of `seq_state`."""
         return int(llama_cpp.llama_state_seq_get_size(self.handle, sequence))
 
-    def seq_state(self, sequence: int) -> npt.NDArray[np.uint8]:
-        """A copy of the sequence's cells, in llama.cpp's own format of this version and configuration."""
-        state = self._states.take(self.state_bytes(sequence))
+    def seq_state(self, sequence: int, num_more_bytes: int = 0) -> npt.NDArray[np.uint8]:
+        """A copy of the sequence's cells, in llama.cpp's own format of this version and configuration.
+
+        Behind it `num_more_bytes` are left to the caller.
+        """
+        size = self.state_bytes(sequence)
+        state = self._states.take(size + num_more_bytes)
         pointer = ctypes.cast(state.ctypes.data, ctypes.POINTER(ctypes.c_uint8))
-        num_bytes = llama_cpp.llama_state_seq_get_data(self.handle, pointer, len(state), sequence)
-        return state[:num_bytes]
+        num_bytes = llama_cpp.llama_state_seq_get_data(self.handle, pointer, size, sequence)
+        return state[: num_bytes + num_more_bytes]
 
     def set_seq_state(self, sequence: int, state: npt.NDArray[np.uint8]) -> bool:
         """Fill `sequence`, which must be empty, with what `seq_state` gave. False if llama.cpp does not take it."""

@@ -2,17 +2,42 @@
 
 from __future__ import annotations
 
+import ctypes
 import secrets
 from collections.abc import Collection, Sequence
 
 import numpy as np
+import numpy.typing as npt
 from llama_cpp import llama_cpp
 
-from mm35local.native.context import Context
 from mm35local.types import SamplingParams
 
 _RANDOM_SEED = 0xFFFFFFFF
 """llama.cpp's word for "draw one yourself": never passed on, so that every run can be repeated."""
+_CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
+"""llama.h's struct llama_token_data."""
+
+
+class Candidates:
+    """All tokens with their logits, as llama.cpp's samplers take them; filled anew for every token, by one thread."""
+
+    def __init__(self, n_vocab: int) -> None:
+        self._ids = np.arange(n_vocab, dtype=np.int32)
+        self._tokens = np.zeros(n_vocab, dtype=_CANDIDATE)
+        self._array = llama_cpp.llama_token_data_array()
+
+    def choose(self, chain: int, logits: npt.NDArray[np.float32]) -> int:
+        """What a `llama_sampler` chain makes of `logits`, f32[n_vocab], which stay as they are."""
+        self._tokens["id"] = self._ids  # samplers sort them
+        self._tokens["logit"] = logits
+        array = self._array
+        array.data = ctypes.cast(self._tokens.ctypes.data, ctypes.POINTER(llama_cpp.llama_token_data))
+        array.size, array.selected, array.sorted = len(self._tokens), -1, False
+        llama_cpp.llama_sampler_apply(chain, ctypes.byref(array))
+        assert array.selected >= 0, "the last sampler of a chain selects"
+        token_id = int(array.data[array.selected].id)
+        llama_cpp.llama_sampler_accept(chain, token_id)
+        return token_id
 
 
 class Sampler:
@@ -23,9 +48,17 @@ class Sampler:
     """
 
     def __init__(
-        self, params: SamplingParams, *, n_vocab: int, n_ctx: int, prompt: Sequence[int], never: Collection[int] = ()
+        self,
+        params: SamplingParams,
+        candidates: Candidates,
+        *,
+        n_vocab: int,
+        n_ctx: int,
+        prompt: Sequence[int],
+        never: Collection[int] = (),
     ) -> None:
         """`n_ctx`: how far back penalties look, in tokens. `never`: ids that are not chosen, whatever else says so."""
+        self._candidates = candidates
         self._never = np.array(sorted(never), dtype=np.intp)
         self._chain: int | None = None
         stages = [*_bias(params, n_vocab), *_penalties(params, n_vocab, n_ctx, prompt)]
@@ -38,14 +71,12 @@ class Sampler:
             for stage in stages:
                 llama_cpp.llama_sampler_chain_add(self._chain, stage)
 
-    def sample(self, context: Context, row: int) -> int:
-        """Choose the token that follows `row` of the last decode, and remember it."""
-        if self._chain is None or self._never.size:
-            logits = context.logits(row)
-            logits[self._never] = -np.inf
-            if self._chain is None:
-                return int(logits.argmax())
-        return int(llama_cpp.llama_sampler_sample(self._chain, context.handle, row))
+    def sample(self, logits: npt.NDArray[np.float32]) -> int:
+        """Choose a token by `logits`, f32[n_vocab], and remember it. Those of `never` get -inf, in place."""
+        logits[self._never] = -np.inf
+        if self._chain is None:
+            return int(logits.argmax())
+        return self._candidates.choose(self._chain, logits)
 
     def close(self) -> None:
         if self._chain is not None:

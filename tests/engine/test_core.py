@@ -146,18 +146,42 @@ def test_a_finished_sequence_is_continued_by_the_next_turn() -> None:
     assert run.answer(second) == expected_answer((*history, 9, 9), run.asked[second][1], N_CTX)
 
 
-def test_a_full_hit_recomputes_exactly_one_token() -> None:
+def test_a_prompt_that_comes_again_is_answered_without_computing() -> None:
     run = Run()
     run.submit((5, 6, 7, 8))
     run.drain()
     before = run.backend.num_computed
     again = run.submit((5, 6, 7, 8), SamplingParams(temperature=0, max_tokens=1))
     run.drain()
-    assert run.events[again][0] == Started(again, 4, 3)
-    assert run.backend.num_computed == before + 1
+    run.check()
+    assert run.events[again][0] == Started(again, 4, 4)
+    assert run.backend.num_computed == before
     end = run.last(again)
     assert isinstance(end, Finished)
-    assert end.usage == Usage(4, 1, 3)
+    assert end.usage == Usage(4, 1, 4)
+
+
+def test_what_was_no_prompt_is_computed_from_its_last_token_on() -> None:
+    run = Run()
+    first = run.submit((5, 6, 7, 8), SamplingParams(temperature=0, max_tokens=6, ignore_eos=True))
+    run.drain()
+    longer = (5, 6, 7, 8, *run.answer(first)[:3])
+    before = run.backend.num_computed
+    for part in ((5, 6, 7), longer):
+        request = run.submit(part, SamplingParams(temperature=0, max_tokens=1))
+        run.drain()
+        assert run.events[request][0] == Started(request, len(part), len(part) - 1)
+    run.check()
+    assert run.backend.num_computed == before + 2
+
+
+def test_several_answers_to_one_prompt_compute_it_once() -> None:
+    run = Run()
+    for seed in range(2):
+        run.submit((9,) * 40, SamplingParams(temperature=1, seed=seed, max_tokens=1))
+    run.drain()
+    run.check()
+    assert run.backend.num_computed == 40
 
 
 def test_a_new_chat_shares_its_beginning_and_cuts_nobody() -> None:
@@ -206,7 +230,7 @@ def test_a_request_that_waits_for_a_beginning_lets_others_pass_and_outlives_its_
     run.check()
     started = run.events[same][0]
     assert isinstance(started, Started)
-    assert started.num_cached_tokens == N_BATCH - 1, "what one step left, after the short one"
+    assert started.num_cached_tokens == N_BATCH - 2, "what one step left, after the short one"
 
 
 def test_an_edited_message_forks_and_both_pasts_stay() -> None:

@@ -12,6 +12,7 @@ from mm35local.engine import draft_model
 from mm35local.engine.api import EngineConfig, EngineState, Finished
 from mm35local.engine.client import EngineClient
 from mm35local.engine.draft_model import DraftModel
+from mm35local.engine.measured import TOLERANCE, compare
 from mm35local.engine.paying import NUM_TRIAL_STEPS, PayingDrafter
 from mm35local.engine.request import Request
 from mm35local.engine.speculation import Draft
@@ -97,8 +98,9 @@ def test_it_takes_the_memory_that_the_plan_keeps_for_it(smollm2_path: Path) -> N
     target = Model(library, smollm2_path)
     buffers.forget()
     drafter = DraftModel(library, smollm2_path, target, n_ctx=1024, num_slots=2, n_batch=128, gpu=None)
-    allocated = sum(buffers.total(kind) for kind in ("model", "KV", "compute"))
-    assert allocated == pytest.approx(draft_bytes(read_draft(smollm2_path), 1024, 128, 2), rel=0.02)
+    kinds = [(kind, 0) for kind in ("model", "KV", "compute")]
+    allocated = sum(measured.allocated_bytes for measured in compare(kinds, buffers.entries))
+    assert allocated == pytest.approx(draft_bytes(read_draft(smollm2_path), 1024, 128, 2), rel=TOLERANCE)
     drafter.shutdown()
     target.close()
     library.close()

@@ -8,6 +8,7 @@ other; what follows is not compared.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 
@@ -109,3 +110,33 @@ def test_guesses_change_no_answer(backend: LlamaBackend, drafters: list[Drafter]
     assert num_accepted > 6 * num_streams
     for one, other in zip(plain, guessed, strict=True):
         check_same_but_for_ties(one, other)
+
+
+def test_a_prompt_that_comes_again_is_answered_as_before_and_at_once(backend: LlamaBackend) -> None:
+    core = EngineCore(backend, n_ctx=N_CTX, num_slots=4, n_batch=N_BATCH, max_waiting=4)
+    prompt = tuple(backend.tokenize([EDIT.format(code=CODE, name="again", start="")]))
+    for params in (GREEDY, replace(GREEDY, temperature=0.8, seed=3, logit_bias=((260, -5.0),))):
+        core.clear_cache()
+        first, again = (ask(core, prompt, params) for _ in range(2))
+        assert (first.num_cached, again.num_cached) == (0, len(prompt))
+        assert first.token_ids == again.token_ids
+        assert first.logprobs == again.logprobs
+    core.clear_cache()
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    num_cached: int
+    token_ids: list[int]
+    logprobs: list[TokenLogprobs]
+
+
+def ask(core: EngineCore, prompt: tuple[int, ...], params: SamplingParams) -> Asked:
+    core.submit(Submit(1, Prompt(prompt), params))
+    events = core.take_events()
+    while core.has_work:
+        events += core.step()
+    [usage] = [event.usage for event in events if isinstance(event, Finished)]
+    tokens = [event for event in events if isinstance(event, Tokens)]
+    ids = [token_id for event in tokens for token_id in event.token_ids]
+    return Asked(usage.num_cached_tokens, ids, [each for event in tokens for each in event.logprobs])

@@ -40,16 +40,23 @@ def test_decodes_come_before_an_older_prompt() -> None:
 def test_prompts_are_computed_in_order_of_arrival_within_the_budget() -> None:
     requests = [make_request(3, 10, 0), make_request(1, 10, 4), make_request(2, 10, 0)]
     plan = schedule(requests, n_batch=12, n_ctx=10_000, num_held=num_held)
-    assert [(chunk.request_id, len(chunk.token_ids)) for chunk in plan.chunks] == [(1, 5), (2, 7)]
+    assert [(chunk.request_id, len(chunk.token_ids)) for chunk in plan.chunks] == [(1, 6), (2, 6)]
 
 
-def test_the_last_token_of_a_prompt_has_its_own_step() -> None:
-    request = make_request(1, 10, 0)
-    [prefill] = schedule([request], n_batch=16, n_ctx=10_000, num_held=num_held).chunks
-    assert (len(prefill.token_ids), prefill.wants_token) == (9, False)
-    request.num_computed = 9
+def test_a_token_is_wanted_where_a_prompt_ends_and_nowhere_before() -> None:
+    request = make_request(1, 20, 0)
+    [first] = schedule([request], n_batch=16, n_ctx=10_000, num_held=num_held).chunks
+    assert (len(first.token_ids), first.wants_token) == (16, False)
+    request.num_computed = 16
     [last] = schedule([request], n_batch=16, n_ctx=10_000, num_held=num_held).chunks
-    assert (last.start, list(last.token_ids), last.wants_token) == (9, [109], True)
+    assert (last.start, list(last.token_ids), last.wants_token) == (16, [116, 117, 118, 119], True)
+
+
+def test_a_prompt_whose_end_is_known_takes_no_row_and_waits_for_none() -> None:
+    known, stream, prompt = make_request(3, 10, 10), make_stream(1, JUST_BEGUN + 1), make_request(2, 30, 0)
+    plan = schedule([stream, prompt, known], n_batch=16, n_ctx=10_000, num_held=num_held)
+    given = [(chunk.request_id, len(chunk.token_ids), chunk.wants_token) for chunk in plan.chunks]
+    assert given == [(1, 1, True), (3, 0, True), (2, 14, False)]
 
 
 def test_the_youngest_are_preempted_until_the_rest_fits_and_no_more() -> None:
@@ -63,7 +70,7 @@ def test_what_a_preempted_request_held_counts_as_room() -> None:
     requests = [make_stream(1, JUST_BEGUN + 1), make_request(2, 9, 0), make_stream(3, JUST_BEGUN + 1)]
     plan = schedule(requests, n_batch=16, n_ctx=26, num_held=num_held)
     assert [request.request_id for request in plan.preempted] == [3]
-    assert [(chunk.request_id, len(chunk.token_ids)) for chunk in plan.chunks] == [(1, 1), (2, 8)]
+    assert [(chunk.request_id, len(chunk.token_ids)) for chunk in plan.chunks] == [(1, 1), (2, 9)]
 
 
 def test_the_oldest_is_never_preempted() -> None:
@@ -113,7 +120,7 @@ def test_the_short_prompts_of_a_burst_come_before_the_second_tokens() -> None:
     first = make_stream(1)
     prompts = [make_request(2, 30, 0), make_request(3, 30, 0)]
     plan = schedule([first, *prompts], n_batch=40, n_ctx=10_000, num_held=num_held, prompt_budget=lambda _n: 40)
-    assert [(chunk.request_id, len(chunk.token_ids)) for chunk in plan.chunks] == [(2, 29), (3, 11)]
+    assert [(chunk.request_id, len(chunk.token_ids)) for chunk in plan.chunks] == [(2, 30), (3, 10)]
 
 
 def test_a_first_token_of_a_burst_goes_out_before_the_next_batch_of_prompts() -> None:
@@ -146,7 +153,7 @@ def test_the_end_of_a_long_prompt_is_no_short_one() -> None:
         long = make_request(1, 600, 600 - num_left)
         plan = schedule([long, *streams], n_batch=40, n_ctx=10_000, num_held=num_held, prompt_budget=lambda _n: 5)
         given = [(chunk.request_id, len(chunk.token_ids)) for chunk in plan.chunks]
-        assert given == [(2, 1), (3, 1), (1, min(5, num_left - 1))]
+        assert given == [(2, 1), (3, 1), (1, min(5, num_left))]
 
 
 def test_one_older_answer_keeps_all_of_them_going() -> None:

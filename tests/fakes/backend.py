@@ -60,6 +60,9 @@ class FakeBackend:
         self._owners: list[list[int]] = [[] for _ in self.cells]
         """Beside each token the number of its cell, which forks share."""
         self._num_made = 0
+        self._ends: dict[int, int] = {}
+        """Of each slot the tokens before the end of a prompt; what follows them is kept."""
+        self._prompt_lengths: dict[int, int] = {}
         self.opened: dict[int, SamplingParams] = {}
         self.num_drawn: dict[int, int] = {}
         self.num_told: dict[int, int] = {}
@@ -94,20 +97,23 @@ class FakeBackend:
         kept = num_tokens if self._can_trim or num_tokens == len(self.cells[source]) else 0
         self.cells[target] = self.cells[source][:kept]
         self._owners[target] = self._owners[source][:kept]
+        if 0 < self._ends.get(source, 0) <= kept:
+            self._ends[target] = self._ends[source]
         return kept
 
     def state_bytes(self, slot: int) -> int:
-        return 4 * len(self.cells[slot])
+        return 4 * len(self.cells[slot]) + 4
 
     def save(self, slot: int) -> npt.NDArray[np.uint8]:
-        return np.array(self.cells[slot], dtype=np.int32).view(np.uint8)
+        return np.array([*self.cells[slot], self._ends.get(slot, 0)], dtype=np.int32).view(np.uint8)
 
     def restore(self, slot: int, state: npt.NDArray[np.uint8], num_tokens: int) -> bool:
         assert not self.cells[slot], "a state fills an empty sequence"
-        tokens = state.view(np.int32).tolist()
+        *tokens, end = state.view(np.int32).tolist()
         if len(tokens) != num_tokens:
             return False
         self.cells[slot] = tokens
+        self._ends[slot] = end
         self._owners[slot] = list(range(self._num_made, self._num_made + num_tokens))
         self._num_made += num_tokens
         assert self.num_used_cells <= self._capacity, "more cells than there are"
@@ -130,15 +136,19 @@ class FakeBackend:
         assert prompt, "a prompt is never empty"
         self.opened[request_id] = params
         self.num_drawn[request_id] = 0
+        self._prompt_lengths[request_id] = len(prompt)
 
     def close(self, request_id: int) -> None:
         self.opened.pop(request_id, None)
 
     def compute(self, chunks: Sequence[Chunk]) -> list[tuple[int, ...]]:
-        assert 0 < sum(chunk.num_rows for chunk in chunks) <= self._n_batch, "a step fits the batch"
+        assert chunks, "a step computes something"
+        assert sum(chunk.num_rows for chunk in chunks) <= self._n_batch, "a step fits the batch"
         assert len({chunk.slot for chunk in chunks}) == len(chunks), "a slot has one request"
         for chunk in chunks:
             assert chunk.start == len(self.cells[chunk.slot]), "positions are contiguous"
+            is_ready = chunk.wants_token and self.keeps_end(chunk.slot, chunk.start)
+            assert chunk.token_ids or is_ready, "nothing is left to compute only where the end is kept"
             self.cells[chunk.slot] += (*chunk.token_ids, *chunk.drafts)
             self._owners[chunk.slot] += range(self._num_made, self._num_made + chunk.num_rows)
             self._num_made += chunk.num_rows
@@ -158,7 +168,12 @@ class FakeBackend:
         kept = num_tokens if self._can_trim or num_tokens == len(self.cells[slot]) else 0
         del self.cells[slot][kept:]
         del self._owners[slot][kept:]
+        if self._ends.get(slot, 0) > kept:
+            del self._ends[slot]
         return kept
+
+    def keeps_end(self, slot: int, num_tokens: int) -> bool:
+        return self._ends.get(slot, 0) == num_tokens > 0
 
     def _check(self, chunks: Sequence[Chunk]) -> None:
         code = next(self._faults, 0) if self._faults else 0
@@ -177,6 +192,9 @@ class FakeBackend:
 
     def _draw(self, chunk: Chunk) -> tuple[int, ...]:
         """The drafts that come true, and one more."""
+        end = chunk.start + len(chunk.token_ids)
+        if end == self._prompt_lengths[chunk.request_id]:
+            self._ends[chunk.slot] = end
         drawn: list[int] = []
         for draft in (*chunk.drafts, None):
             num_known = chunk.start + len(chunk.token_ids) + len(drawn)

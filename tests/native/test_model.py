@@ -14,7 +14,7 @@ from mm35local.native.batch import Batch
 from mm35local.native.context import ABORTED, NO_KV_SLOT, Context
 from mm35local.native.library import Library
 from mm35local.native.model import Model
-from mm35local.native.sampler import Sampler
+from mm35local.native.sampler import Candidates, Sampler
 from mm35local.types import SamplingParams
 
 N_CTX = 256
@@ -35,7 +35,8 @@ def context(library: Library, model: Model) -> Iterator[Context]:
 
 def generate(context: Context, model: Model, prompt: list[int], params: SamplingParams, num_tokens: int) -> list[int]:
     context.seq_rm(0, 0)
-    batch, sampler = Batch(64), Sampler(params, n_vocab=model.n_vocab, n_ctx=N_CTX, prompt=prompt)
+    batch, candidates = Batch(64), Candidates(model.n_vocab)
+    sampler = Sampler(params, candidates, n_vocab=model.n_vocab, n_ctx=N_CTX, prompt=prompt)
     answer: list[int] = []
     tokens, position = prompt, 0
     for _ in range(num_tokens):
@@ -43,7 +44,7 @@ def generate(context: Context, model: Model, prompt: list[int], params: Sampling
         row = batch.add(0, position, tokens, wants_logits=True)
         assert context.decode(batch) == 0
         position += len(tokens)
-        tokens = [sampler.sample(context, row)]
+        tokens = [sampler.sample(context.logits(row))]
         answer += tokens
     sampler.close()
     return answer
