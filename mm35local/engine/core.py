@@ -119,7 +119,9 @@ class EngineCore:
             n_batch=self._n_batch,
             n_ctx=self._n_ctx,
             num_held=self._num_held,
-            prompt_budget=lambda num_streams: self._pace.prompt_budget(num_streams, self._n_batch),
+            prompt_share=lambda num_streams, is_short: self._pace.prompt_share(
+                num_streams, self._n_batch, is_short=is_short
+            ),
         )
         pass_over(self._running.values(), plan.chunks)
         for request in plan.preempted:

@@ -7,6 +7,12 @@ seconds.
 
 Where no s of about so many streams was measured lately, two steps go without prompts and drafts and measure it: on a
 server that always has a prompt to compute, answers grow deep and streams come and go, and no step would be plain.
+
+On a card a prompt's tokens cost least beside the streams: weights are read once for all. On a CPU they may cost twice
+as much there as in a step of their own of whole blocks, the rows that the attention kernel works on together: fewer
+are computed one by one, and a block in which each row looks at other cells is compared with all of them. Both are
+measured; where whole blocks apart are cheaper, and no long break, short prompts and streams take turns. A long prompt
+would stop the streams again and again.
 """
 
 from __future__ import annotations
@@ -25,6 +31,14 @@ NUM_PROBES = 2
 """Measurements that s(n) takes; the least counts, for a step gets slow by accident and never quick."""
 ALIKE = 2
 """Times as many streams, or as few, take about as long as s(n)."""
+BLOCK = 64
+"""Rows; ggml's flash attention on the CPU has this one, and cards none that divides it."""
+MOST_APART = 4.0
+"""Blocks apart may take so many times s(n), or"""
+UNNOTICED_SECONDS = 0.1
+"""so long: a reader takes it for no break."""
+MIN_GAIN = 1.1
+"""A token must cost so much more beside streams than apart before they take turns."""
 LEAST_SHARE = 0.01
 """Rows beside the streams take at least so much of a step: one that was quicker than expected proves no row free."""
 
@@ -39,21 +53,41 @@ class _Alone:
     num_probes: int = 1
 
 
+@dataclass(slots=True)
+class _Token:
+    """What a prompt token takes."""
+
+    seconds: float
+    measured_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class PromptShare:
+    """Prompt tokens of a step. `is_apart`: they are whole blocks, and the streams wait for the next step."""
+
+    num_tokens: int
+    is_apart: bool = False
+
+
 class Pace:
     def __init__(self) -> None:
         self._alone: dict[int, _Alone] = {}
         """s(n) by n."""
         self._num_steps = 0
-        self._token_seconds: float | None = None
+        self._beside: _Token | None = None
+        """c beside streams."""
+        self._apart: dict[int, _Token] = {}
+        """c in steps without any, by their blocks; one that is begun counts as whole."""
+        self._was_apart = False
+        """Had the last step no streams?"""
         self._draft_seconds: float | None = None
         self._num_drafts = 0.0
         """Drafts of a step, lately."""
-        self._was_beside = False
-        """Were there streams beside the prompt tokens measured last? In a full batch a token costs much less."""
 
     def observe(self, num_streams: int, num_drafts: int, num_prompt_rows: int, seconds: float) -> None:
         """A step of so many rows took so long."""
         self._num_steps += 1
+        self._was_apart = not num_streams
         if num_streams:
             self._num_drafts += SMOOTHING * (num_drafts - self._num_drafts)
         if not num_drafts and not num_prompt_rows:
@@ -64,23 +98,33 @@ class Pace:
             self._draft_seconds = _smooth(self._draft_seconds, max(least, more) / num_drafts)
             return
         each = max(least, more - num_drafts * (self._draft_seconds or 0.0)) / num_prompt_rows
-        is_beside = num_streams > 0
-        rate = SMOOTHING if is_beside is self._was_beside else 1.0
-        self._token_seconds, self._was_beside = _smooth(self._token_seconds, each, rate), is_beside
+        if num_streams:
+            self._beside = self._observed(self._beside, each)
+        elif num_prompt_rows >= BLOCK:
+            num_blocks = -(-num_prompt_rows // BLOCK)
+            self._apart[num_blocks] = self._observed(self._apart.get(num_blocks), seconds / (num_blocks * BLOCK))
 
-    def prompt_budget(self, num_streams: int, n_batch: int) -> int:
-        """Prompt tokens for the next step, beside `num_streams` rows of answers.
+    def prompt_share(self, num_streams: int, n_batch: int, *, is_short: bool = False) -> PromptShare:
+        """Prompt tokens for the next step, where `num_streams` answers go on; `is_short`: it may be the prompt's alone.
 
-        At least one, so that none starves, but for the steps that measure what the streams take alone.
+        At least one, so that none starves, but for the steps that measure what the streams take alone, and those that
+        are the streams' turn.
         """
-        room = max(n_batch - num_streams, 0)
         if not num_streams:
-            return room
+            return PromptShare(n_batch)
         if not self._knows(num_streams):
-            return 0
-        spare = self._spare(num_streams)
-        reserved = min(self._num_drafts * (self._draft_seconds or 0.0), (spare or 0.0) / 2)
-        return _affordable(None if spare is None else spare - reserved, self._token_seconds, room, fewest=1)
+            return PromptShare(0)
+        room = max(n_batch - num_streams, 0)
+        if self._beside is None or not self._is_fresh(self._beside):
+            return PromptShare(min(FIRST_ROWS, room))
+        alone, beside = self._seconds_alone(num_streams) or 0.0, self._beside.seconds
+        if is_short and (
+            num_apart := self._tokens_apart(max(MOST_APART * alone, UNNOTICED_SECONDS), n_batch, beside / MIN_GAIN)
+        ):
+            return PromptShare(0) if self._was_apart else PromptShare(num_apart, is_apart=True)
+        spare = (SLOWDOWN - 1) * alone
+        spare -= min(self._num_drafts * (self._draft_seconds or 0.0), spare / 2)
+        return PromptShare(_affordable(spare, beside, room, fewest=1))
 
     def draft_budget(self, num_streams: int, num_prompt_rows: int, room: int) -> int:
         """Drafts for the next step, `room` at most; a stream that has the step for itself sets its own pace."""
@@ -90,8 +134,26 @@ class Pace:
             return room
         spare = self._spare(num_streams)
         if spare is not None and num_prompt_rows:
-            spare = max(spare / 2, spare - num_prompt_rows * (self._token_seconds or 0.0))
+            spare = max(spare / 2, spare - num_prompt_rows * (self._beside.seconds if self._beside else 0.0))
         return _affordable(spare, self._draft_seconds, room, fewest=0)
+
+    def _tokens_apart(self, seconds: float, room: int, most_each: float) -> int:
+        """Of the most whole blocks that there is time for; 0 if for none, or if a token took more than `most_each`."""
+        for num_blocks in range(room // BLOCK, 0, -1):
+            each = self._seconds_apart(num_blocks)
+            if each is not None and each <= most_each and num_blocks * BLOCK * each <= seconds:
+                return num_blocks * BLOCK
+        return 0
+
+    def _seconds_apart(self, num_blocks: int) -> float | None:
+        """c in a step of so many blocks, or of the nearest number, of those measured lately if there are any."""
+        known = {n: token for n, token in self._apart.items() if self._is_fresh(token)} or self._apart
+        nearest = min(known, key=lambda n: abs(n - num_blocks), default=None)
+        return None if nearest is None else known[nearest].seconds
+
+    def _observed(self, known: _Token | None, seconds: float) -> _Token:
+        is_fresh = known is not None and self._is_fresh(known)
+        return _Token(_smooth(known.seconds if known is not None and is_fresh else None, seconds), self._num_steps)
 
     def _spare(self, num_streams: int) -> float | None:
         """Seconds that a step may take beyond what its streams take alone; None if unknown."""
@@ -113,8 +175,8 @@ class Pace:
             for n, alone in self._alone.items()
         )
 
-    def _is_fresh(self, alone: _Alone) -> bool:
-        return self._num_steps - alone.measured_at <= NUM_FRESH
+    def _is_fresh(self, known: _Alone | _Token) -> bool:
+        return self._num_steps - known.measured_at <= NUM_FRESH
 
     def _observe_alone(self, num_streams: int, seconds: float) -> None:
         known = self._alone.get(num_streams)
@@ -135,7 +197,7 @@ def _affordable(seconds: float | None, each: float | None, room: int, *, fewest:
     return min(max(int(seconds / each), fewest), room)
 
 
-def _smooth(known: float | None, seconds: float, rate: float = SMOOTHING) -> float:
+def _smooth(known: float | None, seconds: float) -> float:
     if known is None:
         return seconds
-    return known + rate * (min(seconds, MOST_SURPRISE * known) - known)
+    return known + SMOOTHING * (min(seconds, MOST_SURPRISE * known) - known)

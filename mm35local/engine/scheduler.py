@@ -1,10 +1,11 @@
 """Who gets which tokens this step. Pure: it reads the books of the requests and changes nothing.
 
 There are no phases: a request wants `len(tokens) - num_computed` tokens, and a step hands out what its budget allows.
-A decoding request wants one, so those come first and no stream starves behind a prompt; `prompt_budget` bounds what
-prompts get beside them. The prompt with the least left comes first, but each token that others were given ahead of one
-counts as done for it: a short turn does not wait for a long prompt, and no prompt is passed over by more tokens than it
-has itself. The oldest request is never preempted, so somebody always gets to the end.
+A decoding request wants one, so those come first and no stream starves behind a prompt; `prompt_share` bounds what
+prompts get beside them, or short ones in turn with them. The prompt with the least left comes first, but each token
+that others were given ahead of one counts as done for it: a short turn does not wait for a long prompt, and no prompt
+is passed over by more tokens than it has itself. The oldest request is never preempted, so somebody always gets to
+the end.
 
 Requests that come together get their first tokens first: while nothing but answers runs that have just begun, those
 wait until the short prompts of the same burst are computed, in full batches.
@@ -14,10 +15,11 @@ A prompt that is found whole in the cache, with what follows it, takes no row; i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from mm35local.engine.backend import Chunk
+from mm35local.engine.pace import BLOCK, PromptShare
 from mm35local.engine.request import Request
 
 HEADROOM = 32
@@ -42,17 +44,18 @@ def schedule(
     n_batch: int,
     n_ctx: int,
     num_held: Callable[[Collection[Request]], int],
-    prompt_budget: Callable[[int], int] | None = None,
+    prompt_share: Callable[[int, bool], PromptShare] | None = None,
 ) -> Schedule:
     """Hand out at most `n_batch` tokens; `num_held` counts the cells that some of the requests hold, out of `n_ctx`;
-    `prompt_budget` tells from the number of streams how many tokens prompts may have beside them.
+    `prompt_share(num_streams, is_short)` tells how many tokens prompts may have, beside the streams or, where the first
+    of them is short, instead.
 
     When the tokens need more cells, the youngest requests give theirs back.
     """
     survivors = sorted(running, key=lambda request: request.arrival)
     preempted: list[Request] = []
     while True:
-        chunks = _hand_out(survivors, n_batch, prompt_budget)
+        chunks = _hand_out(survivors, n_batch, prompt_share)
         if len(survivors) <= 1 or sum(chunk.num_rows for chunk in chunks) + num_held(survivors) <= n_ctx:
             return Schedule(tuple(preempted), tuple(chunks))
         preempted.append(survivors.pop())
@@ -63,38 +66,48 @@ def num_reserved(request: Request) -> int:
     return min(len(request.tokens) + HEADROOM, request.max_total)
 
 
-def _hand_out(requests: Sequence[Request], n_batch: int, prompt_budget: Callable[[int], int] | None) -> list[Chunk]:
+def _hand_out(
+    requests: Sequence[Request], n_batch: int, prompt_share: Callable[[int, bool], PromptShare] | None
+) -> list[Chunk]:
     """`requests` in order of arrival."""
     streams = [request for request in requests if request.num_wanted <= 1]
     prompts = sorted((request for request in requests if request.num_wanted > 1), key=_prompt_order)
     if _is_burst(streams, prompts, n_batch):
         streams = [request for request in streams if not request.num_generated]
         prompts = [] if streams else prompts  # a first token takes one short step, a batch of prompts a long one
-    num_streams = min(len(streams), n_batch - 1 if prompts else n_batch)
-    budget = n_batch - num_streams
-    if prompt_budget is not None:
-        budget = min(budget, prompt_budget(num_streams))
-    chunks = [_chunk(request, request.num_wanted) for request in streams[:num_streams]]
+    streams = streams[: n_batch - 1 if prompts else n_batch]
+    share = PromptShare(n_batch)
+    if prompts and prompt_share is not None:
+        share = prompt_share(len(streams), _is_short(prompts[0], n_batch))
+    if share.is_apart:
+        streams = [request for request in streams if not request.num_wanted]
+    return [
+        *(_chunk(request, request.num_wanted) for request in streams),
+        *_prompt_chunks(prompts, share, n_batch - len(streams)),
+    ]
+
+
+def _prompt_chunks(prompts: Iterable[Request], share: PromptShare, room: int) -> Iterator[Chunk]:
+    """At most `room` rows; of a prompt in blocks the first part takes what makes no whole one."""
+    budget = min(share.num_tokens, room)
     for request in prompts:
+        if budget <= 0:
+            return
         num_tokens = min(request.num_wanted, budget)
-        if num_tokens == 0:
-            break
-        chunks.append(_chunk(request, num_tokens))
-        budget -= num_tokens
-    return chunks
+        if share.is_apart:
+            num_tokens = min(num_tokens + (request.num_wanted - num_tokens) % BLOCK, room)
+        yield _chunk(request, num_tokens)
+        budget, room = budget - num_tokens, room - num_tokens
+
+
+def _is_short(request: Request, n_batch: int) -> bool:
+    """Is its prompt no longer than a batch? All counts, not what is left: the end of a long one is no short one."""
+    return request.num_prompt_tokens - request.num_cached <= n_batch and not request.num_generated
 
 
 def _is_burst(streams: Collection[Request], prompts: Collection[Request], n_batch: int) -> bool:
-    """Has every answer just begun, not long before the oldest of these prompts came that is no longer than a batch?
-
-    Its whole length counts, not what is left of it: the end of a long prompt is no short one.
-    """
-    short = (
-        request
-        for request in prompts
-        if request.num_prompt_tokens - request.num_cached <= n_batch and not request.num_generated
-    )
-    oldest = min((request.arrival for request in short), default=None)
+    """Has every answer just begun, not long before the oldest of these prompts came that is a short one?"""
+    oldest = min((request.arrival for request in prompts if _is_short(request, n_batch)), default=None)
     return oldest is not None and all(
         stream.num_generated <= JUST_BEGUN and oldest < stream.arrival + BURST for stream in streams
     )

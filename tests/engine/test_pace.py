@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mm35local.engine.pace import FIRST_ROWS, NUM_FRESH, NUM_PROBES, SLOWDOWN, Pace
+from mm35local.engine.pace import BLOCK, FIRST_ROWS, NUM_FRESH, NUM_PROBES, SLOWDOWN, Pace, PromptShare
 
 N_BATCH = 512
 
@@ -22,7 +22,7 @@ def learned(stream_seconds: float, token_seconds: float, num_streams: int = 4) -
     pace = Pace()
     for _ in range(30):
         alone(num_streams, stream_seconds, pace)
-        num_rows = pace.prompt_budget(num_streams, N_BATCH)
+        num_rows = pace.prompt_share(num_streams, N_BATCH).num_tokens
         pace.observe(num_streams, 0, num_rows, stream_seconds + token_seconds * num_rows)
     return pace
 
@@ -31,59 +31,102 @@ def learned(stream_seconds: float, token_seconds: float, num_streams: int = 4) -
     ("stream_seconds", "token_seconds"), [(0.06, 0.004), (0.04, 0.0005), (0.01, 0.00001), (0.04, 0.04), (0.01, 1.0)]
 )
 def test_a_mixed_step_is_as_slow_as_allowed_and_no_slower(stream_seconds: float, token_seconds: float) -> None:
-    num_tokens = learned(stream_seconds, token_seconds).prompt_budget(4, N_BATCH)
+    num_tokens = learned(stream_seconds, token_seconds).prompt_share(4, N_BATCH).num_tokens
     allowed = int((SLOWDOWN - 1) * stream_seconds / token_seconds + 1e-9)
     assert num_tokens == pytest.approx(min(max(allowed, 1), N_BATCH - 4), rel=0.02)
 
 
 def test_without_streams_a_prompt_gets_the_whole_batch() -> None:
-    assert Pace().prompt_budget(0, N_BATCH) == N_BATCH
-    assert learned(0.01, 1.0).prompt_budget(0, N_BATCH) == N_BATCH
+    assert Pace().prompt_share(0, N_BATCH).num_tokens == N_BATCH
+    assert learned(0.01, 1.0).prompt_share(0, N_BATCH).num_tokens == N_BATCH
 
 
 def test_before_anything_was_measured_it_is_careful() -> None:
     pace = alone(2, 0.05)
-    assert pace.prompt_budget(1, N_BATCH) == FIRST_ROWS
+    assert pace.prompt_share(1, N_BATCH).num_tokens == FIRST_ROWS
     assert pace.draft_budget(4, 0, 48) == FIRST_ROWS
 
 
 def test_what_streams_take_alone_is_measured_before_anything_is_put_beside_them_and_now_and_then_again() -> None:
     pace = Pace()
-    assert pace.prompt_budget(1, N_BATCH) == pace.draft_budget(1, 0, 48) == pace.draft_budget(4, 0, 48) == 0
+    assert pace.prompt_share(1, N_BATCH).num_tokens == pace.draft_budget(1, 0, 48) == pace.draft_budget(4, 0, 48) == 0
     pace.observe(4, 0, 0, 0.05)
-    assert pace.prompt_budget(4, N_BATCH) == 0, "one may have been slow by accident"
+    assert pace.prompt_share(4, N_BATCH).num_tokens == 0, "one may have been slow by accident"
     pace.observe(4, 0, 0, 0.05)
     steps = 0
-    while pace.prompt_budget(4, N_BATCH):
+    while pace.prompt_share(4, N_BATCH).num_tokens:
         steps += 1
-        assert pace.prompt_budget(8, N_BATCH), "about as many"
-        assert not pace.prompt_budget(9, N_BATCH)
-        assert not pace.prompt_budget(1, N_BATCH)
+        assert pace.prompt_share(8, N_BATCH).num_tokens, "about as many"
+        assert not pace.prompt_share(9, N_BATCH).num_tokens
+        assert not pace.prompt_share(1, N_BATCH).num_tokens
         pace.observe(4, 2, 10, 0.1)
     assert steps == NUM_FRESH + 1
     assert pace.draft_budget(4, 0, 48) == 0
     pace.observe(4, 0, 0, 1.0)
     pace.observe(4, 0, 0, 7.0)
-    assert pace.prompt_budget(4, N_BATCH) == pytest.approx(2 / 0.005, rel=0.1), "the old measurement is forgotten"
+    assert pace.prompt_share(4, N_BATCH).num_tokens == pytest.approx(2 / 0.005, rel=0.1), (
+        "the old measurement is forgotten"
+    )
 
 
 def test_one_strange_step_changes_little() -> None:
     pace = learned(0.05, 0.001)
-    before = pace.prompt_budget(4, N_BATCH)
+    before = pace.prompt_share(4, N_BATCH).num_tokens
     pace.observe(4, 0, before, 60.0)
-    assert pace.prompt_budget(4, N_BATCH) > before / 2
+    assert pace.prompt_share(4, N_BATCH).num_tokens > before / 2
 
 
 def test_the_nearest_number_of_streams_stands_in_for_one_not_measured() -> None:
-    assert learned(0.05, 0.001, 4).prompt_budget(5, N_BATCH) == learned(0.05, 0.001, 5).prompt_budget(5, N_BATCH)
+    assert (
+        learned(0.05, 0.001, 4).prompt_share(5, N_BATCH).num_tokens
+        == learned(0.05, 0.001, 5).prompt_share(5, N_BATCH).num_tokens
+    )
 
 
 def test_the_first_step_beside_streams_tells_at_once_that_tokens_cost_more_than_in_full_batches() -> None:
-    pace = learned(0.04, 0.004)
+    pace = alone(4, 0.04)
     for _ in range(20):
         pace.observe(0, 0, N_BATCH, N_BATCH * 0.004)
+    assert pace.prompt_share(4, N_BATCH).num_tokens == FIRST_ROWS
     pace.observe(4, 0, 20, 0.04 + 20 * 0.012)
-    assert pace.prompt_budget(4, N_BATCH) == int((SLOWDOWN - 1) * 0.04 / 0.012)
+    assert pace.prompt_share(4, N_BATCH).num_tokens == int((SLOWDOWN - 1) * 0.04 / 0.012)
+
+
+def dear_beside(apart: float, stream: float = 0.04) -> Pace:
+    """A token takes 5 ms beside four streams, and `apart` in a step of two blocks."""
+    pace = alone(4, stream)
+    pace.observe(4, 0, 20, stream + 20 * 0.005)
+    pace.observe(0, 0, 2 * BLOCK, 2 * BLOCK * apart)
+    alone(4, stream, pace)
+    return pace
+
+
+def test_short_prompts_and_streams_take_turns_where_blocks_apart_are_cheaper() -> None:
+    pace = dear_beside(apart=0.002)
+    assert pace.prompt_share(4, N_BATCH, is_short=True) == PromptShare(BLOCK, is_apart=True)
+    pace.observe(0, 0, BLOCK, BLOCK * 0.002)
+    assert pace.prompt_share(4, N_BATCH, is_short=True) == PromptShare(0), "the streams' turn"
+    pace.observe(4, 0, 0, 0.04)
+    assert pace.prompt_share(4, N_BATCH, is_short=True).is_apart
+    assert pace.prompt_share(4, N_BATCH) == PromptShare(16), "a long one would stop them again and again"
+
+
+@pytest.mark.parametrize(("apart", "stream"), [(0.005, 0.04), (0.0049, 0.4), (0.003, 0.04)])
+def test_blocks_stay_beside_where_they_are_no_cheaper_apart_or_too_long(apart: float, stream: float) -> None:
+    assert not dear_beside(apart, stream).prompt_share(4, N_BATCH, is_short=True).is_apart
+
+
+def test_a_break_that_nobody_notices_is_never_too_long() -> None:
+    pace = dear_beside(apart=0.0015, stream=0.001)
+    assert pace.prompt_share(4, N_BATCH, is_short=True) == PromptShare(BLOCK, is_apart=True)
+    assert pace.prompt_share(4, BLOCK - 1, is_short=True) == PromptShare(1), "no block fits the batch"
+
+
+def test_what_a_token_takes_beside_is_measured_again() -> None:
+    pace = dear_beside(apart=0.001)
+    for _ in range(NUM_FRESH):
+        pace.observe(4, 0, 0, 0.04)
+    assert pace.prompt_share(4, N_BATCH, is_short=True) == PromptShare(FIRST_ROWS)
 
 
 def test_drafts_keep_the_pace_of_the_streams_beside() -> None:
@@ -102,7 +145,7 @@ def test_prompts_and_drafts_share_what_a_step_may_take(num_drafts: int) -> None:
     pace, seconds = alone(4, stream), 0.0
     pace.observe(4, 16, 0, stream + 16 * draft)
     for _ in range(60):
-        num_tokens = pace.prompt_budget(4, N_BATCH)
+        num_tokens = pace.prompt_share(4, N_BATCH).num_tokens
         drafts = min(num_drafts, pace.draft_budget(4, num_tokens, 48))
         seconds = stream + drafts * draft + num_tokens * token
         pace.observe(4, drafts, num_tokens, seconds)
@@ -129,7 +172,7 @@ def test_whatever_was_measured_before_is_forgotten(
         alone(4, stream, pace)
         num_drafts = pace.draft_budget(4, 0, 16)
         pace.observe(4, num_drafts, 0, stream + num_drafts * draft)
-        num_tokens = pace.prompt_budget(4, N_BATCH)
+        num_tokens = pace.prompt_share(4, N_BATCH).num_tokens
         seconds = stream + num_tokens * token
         pace.observe(4, 0, num_tokens, seconds)
     assert seconds <= max(1.05 * SLOWDOWN * stream, stream + token), "but for the one token that a prompt gets always"
@@ -139,14 +182,19 @@ def test_whatever_was_measured_before_is_forgotten(
     STEPS,
     st.integers(0, 64),
     st.integers(1, 2048),
+    st.booleans(),
 )
 def test_neither_side_starves_whatever_was_measured(
-    steps: list[tuple[int, int, int, float]], num_streams: int, n_batch: int
+    steps: list[tuple[int, int, int, float]], num_streams: int, n_batch: int, is_short: bool
 ) -> None:
     pace = Pace()
     for step in steps:
         pace.observe(*step)
     alone(num_streams, 0.04, pace)
     room = max(n_batch - num_streams, 0)
-    assert min(1, room) <= pace.prompt_budget(num_streams, n_batch) <= room
     assert 0 <= pace.draft_budget(num_streams, 16, room) <= room
+    share = pace.prompt_share(num_streams, n_batch, is_short=is_short)
+    if share.is_apart:
+        pace.observe(0, 0, share.num_tokens, 1.0)
+        assert not pace.prompt_share(num_streams, n_batch, is_short=is_short).is_apart
+    assert min(1, room) <= share.num_tokens <= (n_batch if share.is_apart or not num_streams else room)

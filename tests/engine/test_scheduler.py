@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from mm35local.engine.pace import BLOCK, PromptShare
 from mm35local.engine.request import Request
 from mm35local.engine.scheduler import BURST, HEADROOM, JUST_BEGUN, num_reserved, pass_over, schedule
 from mm35local.types import SamplingParams
@@ -106,8 +107,53 @@ def test_streams_leave_a_row_to_prompts_and_prompts_keep_to_their_budget() -> No
     prompt = make_request(9, 50, 0)
     plan = schedule([*streams, prompt], n_batch=8, n_ctx=10_000, num_held=num_held)
     assert [len(chunk.token_ids) for chunk in plan.chunks if chunk.request_id == 9] == [1]
-    plan = schedule([*streams[:2], prompt], n_batch=40, n_ctx=10_000, num_held=num_held, prompt_budget=lambda _n: 5)
+    plan = schedule(
+        [*streams[:2], prompt],
+        n_batch=40,
+        n_ctx=10_000,
+        num_held=num_held,
+        prompt_share=lambda _n, _is_short: PromptShare(5),
+    )
     assert [(chunk.request_id, len(chunk.token_ids)) for chunk in plan.chunks] == [(1, 1), (2, 1), (9, 5)]
+
+
+def test_a_prompt_apart_comes_in_blocks_and_begins_with_what_makes_none() -> None:
+    share = PromptShare(BLOCK, is_apart=True)
+    for num_tokens, parts in ((30, [30]), (64, [64]), (70, [70]), (200, [72, 64, 64])):
+        streams, prompt = [make_stream(1, JUST_BEGUN + 1), make_request(2, 5, 5)], make_request(3, num_tokens, 0)
+        for part in parts:
+            requests = [*streams, prompt]
+            plan = schedule(requests, n_batch=256, n_ctx=10_000, num_held=num_held, prompt_share=lambda *_: share)
+            assert [(chunk.request_id, len(chunk.token_ids)) for chunk in plan.chunks] == [(2, 0), (3, part)]
+            prompt.num_computed += part
+        assert plan.chunks[-1].wants_token
+
+
+def test_prompts_share_a_step_apart_and_no_step_is_longer_than_a_batch() -> None:
+    requests = [make_stream(1, JUST_BEGUN + 1), make_request(2, 40, 0), make_request(3, 90, 0)]
+    for n_batch, second in ((256, 24 + 2), (64, 24)):
+        plan = schedule(
+            requests,
+            n_batch=n_batch,
+            n_ctx=10_000,
+            num_held=num_held,
+            prompt_share=lambda *_: PromptShare(BLOCK, is_apart=True),
+        )
+        assert [(chunk.request_id, len(chunk.token_ids)) for chunk in plan.chunks] == [(2, 40), (3, second)]
+
+
+def test_only_a_short_prompt_in_front_may_be_apart() -> None:
+    asked: list[tuple[int, bool]] = []
+
+    def share(num_streams: int, is_short: bool) -> PromptShare:
+        asked.append((num_streams, is_short))
+        return PromptShare(5)
+
+    for num_tokens, num_left in ((30, 30), (300, 300), (300, 20)):
+        prompt = make_request(2, num_tokens, num_tokens - num_left)
+        requests = [make_stream(1, JUST_BEGUN + 1), prompt]
+        schedule(requests, n_batch=64, n_ctx=10_000, num_held=num_held, prompt_share=share)
+    assert asked == [(1, True), (1, False), (1, False)]
 
 
 def make_stream(arrival: int, num_generated: int = 1) -> Request:
@@ -119,7 +165,13 @@ def make_stream(arrival: int, num_generated: int = 1) -> Request:
 def test_the_short_prompts_of_a_burst_come_before_the_second_tokens() -> None:
     first = make_stream(1)
     prompts = [make_request(2, 30, 0), make_request(3, 30, 0)]
-    plan = schedule([first, *prompts], n_batch=40, n_ctx=10_000, num_held=num_held, prompt_budget=lambda _n: 40)
+    plan = schedule(
+        [first, *prompts],
+        n_batch=40,
+        n_ctx=10_000,
+        num_held=num_held,
+        prompt_share=lambda _n, _is_short: PromptShare(40),
+    )
     assert [(chunk.request_id, len(chunk.token_ids)) for chunk in plan.chunks] == [(2, 30), (3, 10)]
 
 
@@ -136,7 +188,13 @@ def test_an_answer_that_goes_on_waits_for_no_prompt_and_none_waits_for_long_ones
         (make_stream(1), long),
         (make_stream(1), late),
     ):
-        plan = schedule([stream, prompt], n_batch=40, n_ctx=10_000, num_held=num_held, prompt_budget=lambda _n: 5)
+        plan = schedule(
+            [stream, prompt],
+            n_batch=40,
+            n_ctx=10_000,
+            num_held=num_held,
+            prompt_share=lambda _n, _is_short: PromptShare(5),
+        )
         assert [(chunk.request_id, len(chunk.token_ids)) for chunk in plan.chunks] == [(1, 1), (prompt.request_id, 5)]
 
 
@@ -151,12 +209,20 @@ def test_the_end_of_a_long_prompt_is_no_short_one() -> None:
     for num_left in (60, 25, 2):
         streams = [make_stream(number) for number in (2, 3)]
         long = make_request(1, 600, 600 - num_left)
-        plan = schedule([long, *streams], n_batch=40, n_ctx=10_000, num_held=num_held, prompt_budget=lambda _n: 5)
+        plan = schedule(
+            [long, *streams],
+            n_batch=40,
+            n_ctx=10_000,
+            num_held=num_held,
+            prompt_share=lambda _n, _is_short: PromptShare(5),
+        )
         given = [(chunk.request_id, len(chunk.token_ids)) for chunk in plan.chunks]
         assert given == [(2, 1), (3, 1), (1, min(5, num_left))]
 
 
 def test_one_older_answer_keeps_all_of_them_going() -> None:
     requests = [make_stream(1, num_generated=JUST_BEGUN + 1), make_stream(2), make_request(3, 30, 0)]
-    plan = schedule(requests, n_batch=40, n_ctx=10_000, num_held=num_held, prompt_budget=lambda _n: 5)
+    plan = schedule(
+        requests, n_batch=40, n_ctx=10_000, num_held=num_held, prompt_share=lambda _n, _is_short: PromptShare(5)
+    )
     assert [(chunk.request_id, len(chunk.token_ids)) for chunk in plan.chunks] == [(1, 1), (2, 1), (3, 5)]
