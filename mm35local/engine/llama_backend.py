@@ -2,8 +2,9 @@
 
 A row's logits depend a little on what else is computed: attention sums in another order when more rows or cells are
 in play, and 8-bit activations amplify it (SmolLM2 at Q4_1: logits differ by up to 1). So the same seed gives the same
-answer on an idle engine, but a busy one may choose otherwise where two tokens are close; an idle one may, too, without
-flash attention: then it counts where in the cells a token is.
+answer on an idle engine, a prompt that is found in the cells included, for the logits behind it are kept; but a busy
+one may choose otherwise where two tokens are close, and an idle one, too, without flash attention: then it counts
+where in the cells a token is.
 """
 
 from __future__ import annotations

@@ -32,11 +32,11 @@ NUM_PROBES = 2
 ALIKE = 2
 """Times as many streams, or as few, take about as long as s(n)."""
 BLOCK = 64
-"""Rows; ggml's flash attention on the CPU has this one, and cards none that divides it."""
+"""Rows that ggml's flash attention on a CPU works on together."""
 MOST_APART = 4.0
-"""Blocks apart may take so many times s(n), or"""
+"""Blocks apart may take so many times s(n) ..."""
 UNNOTICED_SECONDS = 0.1
-"""so long: a reader takes it for no break."""
+"""... or so long, which a reader takes for no break."""
 MIN_GAIN = 1.1
 """A token must cost so much more beside streams than apart before they take turns."""
 LEAST_SHARE = 0.01
@@ -118,9 +118,8 @@ class Pace:
         if self._beside is None or not self._is_fresh(self._beside):
             return PromptShare(min(FIRST_ROWS, room))
         alone, beside = self._seconds_alone(num_streams) or 0.0, self._beside.seconds
-        if is_short and (
-            num_apart := self._tokens_apart(max(MOST_APART * alone, UNNOTICED_SECONDS), n_batch, beside / MIN_GAIN)
-        ):
+        most_seconds = max(MOST_APART * alone, UNNOTICED_SECONDS) if is_short else 0.0
+        if num_apart := self._tokens_apart(most_seconds, n_batch, beside / MIN_GAIN):
             return PromptShare(0) if self._was_apart else PromptShare(num_apart, is_apart=True)
         spare = (SLOWDOWN - 1) * alone
         spare -= min(self._num_drafts * (self._draft_seconds or 0.0), spare / 2)
@@ -152,8 +151,8 @@ class Pace:
         return None if nearest is None else known[nearest].seconds
 
     def _observed(self, known: _Token | None, seconds: float) -> _Token:
-        is_fresh = known is not None and self._is_fresh(known)
-        return _Token(_smooth(known.seconds if known is not None and is_fresh else None, seconds), self._num_steps)
+        fresh = known.seconds if known is not None and self._is_fresh(known) else None
+        return _Token(_smooth(fresh, seconds), self._num_steps)
 
     def _spare(self, num_streams: int) -> float | None:
         """Seconds that a step may take beyond what its streams take alone; None if unknown."""
