@@ -50,7 +50,7 @@ def compare(planned: Sequence[tuple[str, int]], buffers: Sequence[tuple[str, str
         for device, each, size in buffers:
             if each == kind and device in counted:
                 sizes[device] += size
-        measured.append(Measured(kind, num_bytes, _allocated(sizes)))
+        measured.append(Measured(kind, num_bytes, _allocated(sizes, num_bytes)))
     return measured
 
 
@@ -63,10 +63,13 @@ def bytes_on_cards(buffers: Sequence[tuple[str, str, int]]) -> dict[str, int]:
     return dict(sizes)
 
 
-def _allocated(sizes: Mapping[str, int]) -> int:
-    """Of a mapped file and its copies in the CPU's own layout the larger: its pages are given back."""
-    copies = sum(size for device, size in sizes.items() if device != _MAPPED)
-    return max(sizes.get(_MAPPED, 0), copies)
+def _allocated(sizes: Mapping[str, int], planned_bytes: int) -> int:
+    """Of a mapped file and its copies in the CPU's own layout (AMX, CPU_REPACK) the larger, for its pages are given
+    back; or more, up to both together: the log does not tell how much of what is mapped was copied.
+    """
+    mapped = sizes.get(_MAPPED, 0)
+    copies = sum(sizes.values()) - mapped
+    return min(max(mapped, copies, planned_bytes), mapped + copies)
 
 
 def _is_host(device: str) -> bool:

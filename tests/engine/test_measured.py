@@ -14,6 +14,18 @@ def test_on_the_cpu_all_of_the_hosts_buffers_count() -> None:
     assert str(compute).startswith("WARNING: memory: compute buffers take 50.00 MiB, planned 40.00 (+25.0%)")
 
 
+def test_what_is_mapped_counts_as_far_as_it_was_not_copied() -> None:
+    for mapped, copied, planned, allocated in (
+        (34, 82, 116, 116),
+        (28, 34, 45, 45),
+        (28, 34, 90, 62),
+        (28, 34, 20, 34),
+    ):
+        buffers = [("CPU_Mapped", "model", mapped * MIB), ("AMX", "model", copied * MIB)]
+        [model] = compare([("model", planned * MIB)], buffers)
+        assert model.allocated_bytes == allocated * MIB
+
+
 def test_with_cards_the_host_does_not_count() -> None:
     buffers = [
         ("CPU_Mapped", "model", 900 * MIB),
