@@ -135,8 +135,9 @@ class LlamaBackend:
         if self._sight is None:
             return self._compute_tokens(chunks)
         rests = [self._sight.compute_ahead(chunk, self._context, self._batch) for chunk in chunks]
-        sampled = iter(self._compute_tokens([rest for rest in rests if rest.token_ids or rest.wants_token]))
-        return [next(sampled) if rest.token_ids or rest.wants_token else () for rest in rests]
+        due = [rest for rest in rests if rest.token_ids or rest.wants_token]
+        sampled = dict(zip((rest.slot for rest in due), self._compute_tokens(due), strict=True))
+        return [sampled.get(rest.slot, ()) for rest in rests]
 
     def _compute_tokens(self, chunks: Sequence[Chunk]) -> list[tuple[int, ...]]:
         if not chunks:

@@ -91,15 +91,13 @@ class PrefixCache:
         The last token counts only where `keeps_end(sequence, len(tokens))` says that it is known what follows: else it
         must be computed.
         """
-        best = max(
-            (
-                (num_usable, record.ends_at(num_usable), record.last_used, sequence)
-                for sequence, record in self._records.items()
-                for num_usable in (self._num_usable(sequence, tokens, keeps_end),)
-            ),
-            default=(0, False, 0, -1),
-        )
-        return Hit(best[3], best[0]) if best[0] else Hit(None, 0)
+        usable = {sequence: self._num_usable(sequence, tokens, keeps_end) for sequence in self._records}
+        best = max(usable, key=lambda sequence: self._rank(sequence, usable[sequence]), default=None)
+        return Hit(best, usable[best]) if best is not None and usable[best] else Hit(None, 0)
+
+    def _rank(self, sequence: int, num_usable: int) -> tuple[int, bool, int]:
+        record = self._records[sequence]
+        return num_usable, record.ends_at(num_usable), record.last_used
 
     def _num_usable(self, sequence: int, tokens: Int32Array, keeps_end: Callable[[int, int], bool]) -> int:
         length = num_common(self._records[sequence].known, tokens)

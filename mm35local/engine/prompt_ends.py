@@ -37,8 +37,7 @@ class PromptEnds:
 
     def behind(self, sequence: int, num_tokens: int) -> Float32Array | None:
         """A copy of the logits of what follows the first `num_tokens`; None if they were not kept."""
-        end = self._ends.get(sequence)
-        return end.logits.copy() if end is not None and end.num_tokens == num_tokens else None
+        return self._ends[sequence].logits.copy() if self.is_kept(sequence, num_tokens) else None
 
     def is_kept(self, sequence: int, num_tokens: int) -> bool:
         end = self._ends.get(sequence)
