@@ -36,6 +36,10 @@ class KvPool:
         return self._cache.cells.num_used
 
     @property
+    def num_free_cells(self) -> int:
+        return self._n_ctx - self.num_used_cells
+
+    @property
     def use(self) -> CellUse:
         cells = self._cache.cells
         return CellUse(
@@ -120,7 +124,9 @@ class KvPool:
         """Leave ended sequences no more cells of their own than the backend passes over in no time, beside those that
         run and `num_new` more; as far as the store keeps their states in RAM.
 
-        One that shares most of its cells would take many bytes there and leave few cells.
+        One with few cells of its own, an answer that came back otherwise than it was said, loses them: it would keep
+        all those that it shares in the cells. One that shares most of its cells for the rest would take many bytes
+        there and leave few cells.
         """
         if self._store is None:
             return
@@ -133,11 +139,13 @@ class KvPool:
             victim = self._cache.victim(spared=spared)
             if victim is None:
                 return
-            shares_most = 2 * self._cache.cells.num_own(victim) < self._cache.num_tokens(victim)
+            num_own = self._cache.cells.num_own(victim)
+            shares_most = WORTH_SAVING <= num_own < self._cache.num_tokens(victim) / 2
             if shares_most or not self._store.has_ram_for(self._backend.state_bytes(victim)):
                 spared.append(victim)
                 continue
-            self._save(victim)
+            if num_own >= WORTH_SAVING:
+                self._save(victim)
             self._forget(victim)
 
     def evict(self, num_cells: int) -> bool:

@@ -91,7 +91,9 @@ def test_where_idle_cells_slow_a_step_few_stay_and_the_others_come_back_without_
 
 
 def test_idle_cells_stay_where_ram_has_no_room_for_their_state_and_where_they_are_shared(tmp_path: Path) -> None:
-    for ram_bytes, prompts in ((0, [PROMPT, tuple(reversed(PROMPT))]), (1 << 20, [(*PROMPT, 9, 9), (*PROMPT, 8)])):
+    unlike = [PROMPT, tuple(reversed(PROMPT))]
+    alike = [(*PROMPT, *PROMPT[number : number + 80]) for number in (5, 6)]
+    for ram_bytes, prompts in ((0, unlike), (1 << 20, alike)):
         store = KvStore(tmp_path, b"m" * 32, disk_bytes=1 << 20, ram_bytes=ram_bytes)
         backend = FakeBackend(num_slots=2, capacity=2048, n_batch=64)
         backend.most_idle = 1
@@ -103,6 +105,23 @@ def test_idle_cells_stay_where_ram_has_no_room_for_their_state_and_where_they_ar
         assert core.num_used_cells >= num_used
         assert core.cell_use.store.num_ram_states == 0
         store.close()
+
+
+def test_short_ends_do_not_keep_what_they_share_among_the_idle_cells(tmp_path: Path) -> None:
+    """An answer that comes back otherwise than it was said forks its conversation, turn by turn."""
+    store = KvStore(tmp_path, b"m" * 32, disk_bytes=1 << 20, ram_bytes=1 << 20)
+    backend = FakeBackend(num_slots=2, capacity=2048, n_batch=64)
+    backend.most_idle = 1
+    core = EngineCore(backend, n_ctx=2048, num_slots=2, n_batch=64, max_waiting=8, store=store)
+    for number in range(3):
+        ask(core, (*PROMPT, *PROMPT[: 70 * number]), number)
+    ask(core, (1, 2, 3), 8)
+    assert core.num_used_cells <= 7 + 2 * 3
+    assert core.cell_use.store.num_ram_states == 1, "what they share is there once"
+    prompt = (*PROMPT, *PROMPT[:140], 7)
+    assert ask(core, prompt, 9) == (340, expected_answer(prompt, GREEDY, N_CTX))
+    assert core.fault() is None
+    store.close()
 
 
 class SlowDisk:
