@@ -1,7 +1,7 @@
 """The worker's mouth: tokens of very quick steps leave together, as many as a screen could show at once.
 
 Whoever reads them runs on the cores that the next step computes on: at a thousand tokens a second a message each costs
-more than the tokens. A first token, an end, and whatever else there is to tell never wait.
+more than the tokens. The first tokens, an end, and whatever else there is to tell never wait.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from mm35local.engine.api import Failed, Finished, Tokens, WorkerEvent
 
 HOLD_SECONDS = 1 / 60
 """A frame of most screens. No token waits longer, unless the next step is slower than the last."""
+FIRST_TOKENS = 4
+"""Of an answer, at least: the first one is often no text yet, but a part of a character or of what may be a call."""
 
 
 class Outbox:
@@ -25,15 +27,15 @@ class Outbox:
         self._send = send
         self._clock = clock
         self._held: dict[int, Tokens] = {}
-        self._begun: set[int] = set()
-        """Requests whose first token has left."""
+        self._num_left: dict[int, int] = {}
+        """Tokens of each request that have left."""
         self._put_at = self._sent_at = clock()
 
     def put(self, events: Sequence[WorkerEvent], *, may_hold: bool = False) -> None:
         """Send what a step, or the commands before it, brought. `may_hold`: a step like this one follows at once."""
         now = self._clock()
         seconds, self._put_at = now - self._put_at, now
-        tokens = [event for event in events if isinstance(event, Tokens) and event.request_id in self._begun]
+        tokens = [event for event in events if isinstance(event, Tokens) and self._has_begun(event)]
         if len(tokens) < len(events):
             self._leave([*self._held.values(), *events], now)
             return
@@ -46,6 +48,9 @@ class Outbox:
         if self._held:
             self._leave([*self._held.values()], self._put_at)
 
+    def _has_begun(self, event: Tokens) -> bool:
+        return self._num_left.get(event.request_id, 0) >= FIRST_TOKENS
+
     def _hold(self, events: Iterable[Tokens]) -> None:
         for event in events:
             held = self._held.get(event.request_id)
@@ -56,9 +61,9 @@ class Outbox:
         self._sent_at = now
         for event in events:
             if isinstance(event, Tokens):
-                self._begun.add(event.request_id)
+                self._num_left[event.request_id] = self._num_left.get(event.request_id, 0) + len(event.token_ids)
             elif isinstance(event, Finished | Failed):
-                self._begun.discard(event.request_id)
+                self._num_left.pop(event.request_id, None)
         self._send(events)
 
 

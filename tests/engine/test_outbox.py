@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mm35local.engine.api import CellUse, Finished, Started, Tokens, WorkerEvent
-from mm35local.engine.outbox import HOLD_SECONDS, Outbox
+from mm35local.engine.outbox import FIRST_TOKENS, HOLD_SECONDS, Outbox
 from mm35local.types import FinishReason, TokenLogprobs, Usage
 
 USAGE = Usage(3, 0, 1)
@@ -30,7 +30,7 @@ class Mouth:
 
 def begun(*request_ids: int) -> Mouth:
     mouth = Mouth()
-    mouth.step(1.0, *(Tokens(request_id, (0,)) for request_id in request_ids))
+    mouth.step(1.0, *(Tokens(request_id, (0,) * FIRST_TOKENS) for request_id in request_ids))
     mouth.sent.clear()
     return mouth
 
@@ -55,17 +55,20 @@ def test_steps_that_are_not_quick_are_told_one_by_one() -> None:
     assert [list(events) for _, events in mouth.sent] == [[Tokens(1, (number,))] for number in range(5)]
 
 
-def test_a_first_token_an_end_and_what_comes_before_another_kind_of_step_leave_at_once() -> None:
+def test_first_tokens_an_end_and_what_comes_before_another_kind_of_step_leave_at_once() -> None:
     mouth = begun(1)
     mouth.step(0.001, Tokens(1, (1,)))
     mouth.step(0.001, Tokens(1, (2,)), Tokens(2, (1,)))
     assert mouth.sent.pop()[1] == [Tokens(1, (1,)), Tokens(1, (2,)), Tokens(2, (1,))]
-    mouth.step(0.001, Tokens(1, (3,)), Tokens(2, (2,)))
+    for number in range(2, FIRST_TOKENS + 1):
+        mouth.step(0.001, Tokens(2, (number,)))
+        assert mouth.sent.pop()[1] == [Tokens(2, (number,))], "the first may be no text yet"
+    mouth.step(0.001, Tokens(1, (3,)), Tokens(2, (8,)))
     end = Finished(1, FinishReason.STOP, USAGE)
-    mouth.step(0.001, end, Tokens(2, (3,)), CellUse())
-    assert mouth.sent.pop()[1] == [Tokens(1, (3,)), Tokens(2, (2,)), end, Tokens(2, (3,)), CellUse()]
-    mouth.step(0.001, Tokens(2, (4,)), may_hold=False)
-    assert mouth.sent.pop()[1] == [Tokens(2, (4,))]
+    mouth.step(0.001, end, Tokens(2, (9,)), CellUse())
+    assert mouth.sent.pop()[1] == [Tokens(1, (3,)), Tokens(2, (8,)), end, Tokens(2, (9,)), CellUse()]
+    mouth.step(0.001, Tokens(2, (10,)), may_hold=False)
+    assert mouth.sent.pop()[1] == [Tokens(2, (10,))]
     mouth.step(0.001, Started(1, 3, 0), Tokens(1, (1,)))
     assert mouth.sent.pop()[1] == [Started(1, 3, 0), Tokens(1, (1,))], "a number that comes again begins again"
     assert not mouth.sent
