@@ -1,7 +1,8 @@
 """Attention on a CPU, by llama.cpp's flash kernel or as matrix products: `python -m bench.attention --model FILE`.
 
-Each way has a process of its own, in turn. Steps of 256 prompt tokens, of one row, and of 16 rows of as many sequences
-that share what is before them, at several depths of one context; medians, in milliseconds.
+Each way has a process of its own, in turn. Steps of 256 and 40 prompt tokens, of one row, and of 16 rows of as many
+sequences that share what is before them, at several depths of one context; medians, in milliseconds. Those of few rows
+by the flash kernel also filled up to the 64 that it computes together (`engine.filling`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 from bench.results_file import report
 from mm35local.engine.api import EngineConfig
 from mm35local.engine.backend import Chunk
+from mm35local.engine.filling import BLOCK
 from mm35local.engine.llama_backend import LlamaBackend
 from mm35local.engine.threads import sleep_at_barriers
 from mm35local.native.library import Library
@@ -25,6 +27,8 @@ from mm35local.types import SamplingParams
 
 _N_CTX = 8192
 _NUM_ROWS = 256
+_NUM_TURN_ROWS = 40
+"""A question within a conversation."""
 _NUM_STREAMS = 16
 _DEPTHS = (512, 1792, 3584, 7168)
 _WAYS = {"products": False, "flash kernel": True}
@@ -43,12 +47,14 @@ def main() -> None:
         for way, flash_attention in _WAYS.items():
             with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
                 measured = pool.submit(_measure, asked.model, asked.threads, flash_attention).result()
-            for name, milliseconds in measured.items():
-                samples[f"{name}, {way}"].append(milliseconds)
+            for (name, fill_to), milliseconds in measured.items():
+                samples[f"{name}, {way}{', filled' if fill_to else ''}"].append(milliseconds)
     report("attention", "ms", dict(sorted(samples.items())))
 
 
-def _measure(model: Path, num_threads: int, flash_attention: bool) -> dict[str, float]:
+def _measure(model: Path, num_threads: int, flash_attention: bool) -> dict[tuple[str, int], float]:
+    """(step, rows that it is filled up to) to milliseconds."""
+    fills = (0, BLOCK) if flash_attention else (0,)
     with tempfile.TemporaryDirectory() as folder:
         config = EngineConfig(
             model,
@@ -63,27 +69,39 @@ def _measure(model: Path, num_threads: int, flash_attention: bool) -> dict[str, 
         backend = LlamaBackend(library, config, on_progress=lambda _done: True, is_cancelled=lambda _id: False)
         for stream in range(_NUM_STREAMS):
             backend.open(stream, SamplingParams(temperature=0, ignore_eos=True), ())
-        measured: dict[str, float] = {}
+        measured: dict[tuple[str, int], float] = {}
         for start in range(0, max(_DEPTHS), _NUM_ROWS):
             seconds = _seconds(backend, [Chunk(0, 0, start, _TOKENS, wants_token=False)])
             depth = start + _NUM_ROWS
             if depth in _DEPTHS:
-                measured[f"{depth:,} tokens before: {_NUM_ROWS} of a prompt"] = 1e3 * seconds
-                for num_streams in (1, _NUM_STREAMS):
-                    name = f"{depth:,} tokens before: {num_streams} of answers"
-                    measured[name] = 1e3 * _decode(backend, depth, num_streams)
+                before = f"{depth:,} tokens before"
+                measured[f"{before}: {_NUM_ROWS} of a prompt", 0] = 1e3 * seconds
+                measured[f"{before}: 1 of answers", 0] = 1e3 * _decode(backend, depth, 1, 0)
+                for fill_to in fills:
+                    turn, many = f"{before}: {_NUM_TURN_ROWS} of a prompt", f"{before}: {_NUM_STREAMS} of answers"
+                    measured[turn, fill_to] = 1e3 * _turn(backend, depth, fill_to)
+                    measured[many, fill_to] = 1e3 * _decode(backend, depth, _NUM_STREAMS, fill_to)
         backend.shutdown()
         del library
     return measured
 
 
-def _decode(backend: LlamaBackend, depth: int, num_streams: int) -> float:
+def _turn(backend: LlamaBackend, depth: int, fill_to: int) -> float:
+    """Seconds of the few tokens of a turn; leaves sequence 0 with its first `depth` tokens."""
+    seconds = _seconds(backend, [Chunk(0, 0, depth, _TOKENS[:_NUM_TURN_ROWS], wants_token=True)], fill_to)
+    backend.trim(0, depth)
+    return seconds
+
+
+def _decode(backend: LlamaBackend, depth: int, num_streams: int, fill_to: int) -> float:
     """Seconds of the fastest of four steps; leaves sequence 0 with its first `depth` tokens."""
     for stream in range(1, num_streams):
         backend.fork(0, stream, depth)
     seconds = min(
         _seconds(
-            backend, [Chunk(stream, stream, depth + step, (1000,), wants_token=True) for stream in range(num_streams)]
+            backend,
+            [Chunk(stream, stream, depth + step, (1000,), wants_token=True) for stream in range(num_streams)],
+            fill_to,
         )
         for step in range(4)
     )
@@ -93,9 +111,9 @@ def _decode(backend: LlamaBackend, depth: int, num_streams: int) -> float:
     return seconds
 
 
-def _seconds(backend: LlamaBackend, chunks: Sequence[Chunk]) -> float:
+def _seconds(backend: LlamaBackend, chunks: Sequence[Chunk], fill_to: int = 0) -> float:
     started = time.perf_counter()
-    backend.compute(chunks)
+    backend.compute(chunks, fill_to=fill_to)
     return time.perf_counter() - started
 
 

@@ -53,6 +53,11 @@ class Backend(Protocol):
         """Cells that ended sequences may keep beside so many of running ones and not slow them; None: any number."""
         ...
 
+    @property
+    def block(self) -> int | None:
+        """Rows that attention computes together, where a smaller step is computed row by row; None if it is not."""
+        ...
+
     def is_eog(self, token_id: int) -> bool:
         """Does this id end a generation?"""
         ...
@@ -75,8 +80,10 @@ class Backend(Protocol):
         """Forget a request; unknown ids are ignored."""
         ...
 
-    def compute(self, chunks: Sequence[Chunk]) -> list[tuple[int, ...]]:
+    def compute(self, chunks: Sequence[Chunk], *, fill_to: int = 0) -> list[tuple[int, ...]]:
         """One step: for each chunk the sampled tokens, () where none was wanted.
+
+        Rows of nobody fill it up to `fill_to`; they need cells while it is computed.
 
         With n drafts that is 1..n + 1 tokens: the drafts that sampling confirmed, then the first other one. The cells
         of all drafts are in the slot afterwards; the caller trims those that were not confirmed.

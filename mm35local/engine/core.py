@@ -8,6 +8,7 @@ from __future__ import annotations
 import bisect
 import time
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 
 from mm35local.engine.api import Cancel, CellUse, Failed, Finished, Progress, RequestEvent, Started, Submit, Tokens
 from mm35local.engine.backend import ABORTED, NO_CELLS, Backend, Chunk
@@ -21,6 +22,7 @@ from mm35local.engine.request import Request, accept
 from mm35local.engine.restorer import Restorer
 from mm35local.engine.scheduler import num_reserved, pass_over, schedule
 from mm35local.engine.speculation import Speculator
+from mm35local.engine.timed_steps import TimedSteps, count_rows
 from mm35local.errors import DecodeFailed, EngineOverloaded, Mm35Error, RequestError
 from mm35local.types import FinishReason, TokenLogprobs
 
@@ -51,8 +53,8 @@ class EngineCore:
         self._max_waiting = max_waiting
         self._num_slots = num_slots
         self._pace = Pace()
-        self._clock = clock
         self._pool = KvPool(backend, n_ctx=n_ctx, store=store)
+        self._steps = TimedSteps(backend, self._pool, self._pace, self._speculator, clock)
         self._restorer = Restorer(self._pool, store)
         self._waiting: list[Request] = []
         self._running: dict[int, Request] = {}
@@ -126,7 +128,9 @@ class EngineCore:
         pass_over(self._running.values(), plan.chunks)
         for request in plan.preempted:
             self._preempt(request)
-        self._compute(self._speculator.add_drafts(plan.chunks, self._running, self._room_for_drafts(plan.chunks)))
+        room = self._room_for_drafts(plan.chunks)
+        filled = partial(self._steps.filled, plan.chunks)
+        self._compute(self._speculator.add_drafts(plan.chunks, self._running, room, filled))
         return self.take_events()
 
     def take_events(self) -> list[RequestEvent]:
@@ -229,7 +233,7 @@ class EngineCore:
     def _room_for_drafts(self, chunks: Sequence[Chunk]) -> int:
         """Rows that this step could have more."""
         num_free = self._n_ctx - self._num_held(self._running.values())
-        num_streams, _, num_prompt_rows = _counts(chunks)
+        num_streams, _, num_prompt_rows = count_rows(chunks)
         room = max(0, min(self._n_batch, num_free) - num_streams - num_prompt_rows)
         return self._pace.draft_budget(num_streams, num_prompt_rows, room)
 
@@ -243,24 +247,13 @@ class EngineCore:
         while chunks:
             self._pool.make_room(sum(chunk.num_rows for chunk in chunks))
             try:
-                sampled = self._timed_compute(chunks)
+                sampled = self._steps.compute(chunks)
             except DecodeFailed as error:
                 chunks = self._recover(chunks, error)
                 continue
             for chunk, token_ids in zip(chunks, sampled, strict=True):
                 self._book(chunk, token_ids)
             return
-
-    def _timed_compute(self, chunks: Sequence[Chunk]) -> list[tuple[int, ...]]:
-        started = self._clock()
-        sampled = self._backend.compute(chunks)
-        seconds = self._clock() - started
-        num_streams, num_drafts, num_prompt_rows = _counts(chunks)
-        if num_streams or num_prompt_rows:
-            self._pace.observe(num_streams, num_drafts, num_prompt_rows, seconds)
-        if num_streams and not num_prompt_rows:  # the time of a prompt beside is the prompt's
-            self._speculator.record_step(num_streams + num_drafts, seconds)
-        return sampled
 
     def _recover(self, chunks: Sequence[Chunk], error: DecodeFailed) -> Sequence[Chunk]:
         """Undo what a failed step left behind; returns what to try again at once."""
@@ -366,15 +359,3 @@ class EngineCore:
         self._pool.release(request.slot)
         request.slot = None
         request.num_computed = 0
-
-
-def _counts(chunks: Sequence[Chunk]) -> tuple[int, int, int]:
-    """A step's rows: streams, drafts behind them, tokens of prompts."""
-    num_streams = num_drafts = num_prompt_rows = 0
-    for chunk in chunks:
-        if chunk.wants_token and len(chunk.token_ids) == 1:
-            num_streams += 1
-        else:
-            num_prompt_rows += len(chunk.token_ids)
-        num_drafts += len(chunk.drafts)
-    return num_streams, num_drafts, num_prompt_rows

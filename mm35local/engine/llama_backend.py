@@ -3,8 +3,8 @@
 A row's logits depend a little on what else is computed: attention sums in another order when more rows or cells are
 in play, and 8-bit activations amplify it (SmolLM2 at Q4_1: logits differ by up to 1). So the same seed gives the same
 answer on an idle engine, a prompt that is found in the cells included, for the logits behind it are kept; but a busy
-one may choose otherwise where two tokens are close, and an idle one, too, without flash attention: then it counts
-where in the cells a token is.
+one may choose otherwise where two tokens are close, and so may one that by now fills the few rows of a late turn. An
+idle one, too, without flash attention: then it counts where in the cells a token is.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import numpy.typing as npt
 from mm35local.engine.api import EngineConfig
 from mm35local.engine.backend import Chunk
 from mm35local.engine.cpu_kernels import use_extra_buffers
+from mm35local.engine.filling import attention_block
 from mm35local.engine.idle_cells import idle_limit
 from mm35local.engine.images import PlacedImage
 from mm35local.engine.logprobs import LogprobsReader
@@ -36,6 +37,9 @@ from mm35local.types import ImageGrid, SamplingParams, TokenLogprobs
 
 if TYPE_CHECKING:
     from mm35local.engine.sight import Sight
+
+_FILLER_ID = 0
+"""Any token will do: nobody looks at its cells."""
 
 
 class LlamaBackend:
@@ -72,7 +76,9 @@ class LlamaBackend:
             """What holds native memory, in the order of its opening: closed here on a failure, else at the end."""
         self._batch = Batch(config.n_batch)
         self._n_ctx = config.n_ctx
-        self._num_sequences = num_sequences(config.num_slots)
+        self._block = attention_block(config)
+        self._num_sequences = num_sequences(config.num_slots) - 1
+        """The last one of the context's is the fillers'."""
         self._image_grid = config.image_grid if self._sight else None
         self._idle_limit = idle_limit(config)
         self._candidates = Candidates(self.model.n_vocab)
@@ -86,6 +92,10 @@ class LlamaBackend:
     @property
     def n_vocab(self) -> int:
         return self.model.n_vocab
+
+    @property
+    def block(self) -> int | None:
+        return self._block
 
     @property
     def image_grid(self) -> ImageGrid | None:
@@ -130,26 +140,27 @@ class LlamaBackend:
         if sampler is not None:
             sampler.close()
 
-    def compute(self, chunks: Sequence[Chunk]) -> list[tuple[int, ...]]:
+    def compute(self, chunks: Sequence[Chunk], *, fill_to: int = 0) -> list[tuple[int, ...]]:
         self._prefilling = tuple(chunk.request_id for chunk in chunks if len(chunk.token_ids) > 1)
         if self._sight is None:
-            return self._compute_tokens(chunks)
+            return self._compute_tokens(chunks, fill_to)
         rests = [self._sight.compute_ahead(chunk, self._context, self._batch) for chunk in chunks]
         due = [rest for rest in rests if rest.token_ids or rest.wants_token]
-        sampled = dict(zip((rest.slot for rest in due), self._compute_tokens(due), strict=True))
+        sampled = dict(zip((rest.slot for rest in due), self._compute_tokens(due, fill_to), strict=True))
         return [sampled.get(rest.slot, ()) for rest in rests]
 
-    def _compute_tokens(self, chunks: Sequence[Chunk]) -> list[tuple[int, ...]]:
+    def _compute_tokens(self, chunks: Sequence[Chunk], fill_to: int) -> list[tuple[int, ...]]:
         if not chunks:
             return []
         with self._masks.made_meanwhile(chunks):
-            rows = self._decode(chunks)
+            rows = self._add(chunks)
+            self._decode(fill_to)
         return [
             tuple(self._sample(chunk, row)) if chunk.wants_token else ()
             for chunk, row in zip(chunks, rows, strict=True)
         ]
 
-    def _decode(self, chunks: Sequence[Chunk]) -> list[int]:
+    def _add(self, chunks: Sequence[Chunk]) -> list[int]:
         """Returns the row of each chunk's last known token; its drafts are in the rows behind. -1: it has no row."""
         self._batch.clear()
         rows: list[int] = []
@@ -159,9 +170,17 @@ class LlamaBackend:
                 continue
             rows.append(self._batch.add(chunk.slot, chunk.start, chunk.token_ids, wants_logits=chunk.wants_token))
             self._batch.add_drafts(chunk.slot, chunk.start + len(chunk.token_ids), chunk.drafts)
-        if self._batch.num_rows and (code := self._context.decode(self._batch, may_abort=bool(self._prefilling))):
-            raise DecodeFailed(code)
         return rows
+
+    def _decode(self, fill_to: int) -> None:
+        num_fillers = fill_to - self._batch.num_rows if self._batch.num_rows else 0
+        if num_fillers > 0:
+            self._batch.add(self._num_sequences, 0, [_FILLER_ID] * num_fillers, wants_logits=False)
+        code = self._context.decode(self._batch, may_abort=bool(self._prefilling)) if self._batch.num_rows else 0
+        if num_fillers > 0:
+            self._context.seq_rm(self._num_sequences, 0)
+        if code:
+            raise DecodeFailed(code)
 
     def _sample(self, chunk: Chunk, first_row: int) -> Iterator[int]:
         """The drafts that the sampler draws too, and what it draws instead of the next. One draw a token."""

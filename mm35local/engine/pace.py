@@ -19,6 +19,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mm35local.engine.filling import BLOCK
+
 SLOWDOWN = 3.0
 FIRST_ROWS = 16
 """Prompt tokens, or drafts, of a step before anybody knows what they cost."""
@@ -31,8 +33,6 @@ NUM_PROBES = 2
 """Measurements that s(n) takes; the least counts, for a step gets slow by accident and never quick."""
 ALIKE = 2
 """Times as many streams, or as few, take about as long as s(n)."""
-BLOCK = 64
-"""Rows that ggml's flash attention on a CPU works on together."""
 MOST_APART = 4.0
 """Blocks apart may take so many times s(n) ..."""
 UNNOTICED_SECONDS = 0.1

@@ -19,7 +19,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from mm35local.engine.backend import Chunk
-from mm35local.engine.pace import BLOCK, PromptShare
+from mm35local.engine.filling import BLOCK
+from mm35local.engine.pace import PromptShare
 from mm35local.engine.request import Request
 
 HEADROOM = 32

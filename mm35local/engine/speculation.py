@@ -7,7 +7,7 @@ number that gives most tokens a second, which may well be none.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from typing import Protocol
@@ -16,7 +16,7 @@ from mm35local.engine.backend import Chunk
 from mm35local.engine.bargain import Bargain
 from mm35local.engine.ngram import LENGTH, NgramIndex
 from mm35local.engine.request import Request
-from mm35local.engine.step_costs import StepCosts
+from mm35local.engine.step_costs import Filled, StepCosts
 
 MAX_DRAFT = 32
 """Drafts of one sequence in a step."""
@@ -129,8 +129,14 @@ class Speculator:
         self._records: dict[int, _Record] = {}
         self._priors: dict[int, Acceptance] = {}
 
-    def add_drafts(self, chunks: Sequence[Chunk], requests: Mapping[int, Request], room: int) -> tuple[Chunk, ...]:
-        """The same chunks, some of them with drafts; at most `room` more rows.
+    def add_drafts(
+        self,
+        chunks: Sequence[Chunk],
+        requests: Mapping[int, Request],
+        room: int,
+        filled: Callable[[], Filled | None] = lambda: None,
+    ) -> tuple[Chunk, ...]:
+        """The same chunks, some of them with drafts; at most `room` more rows. `filled` tells what they cost at most.
 
         The first token of an answer waits for no guess: what agrees before it is the chat template, not the answer.
         """
@@ -150,7 +156,7 @@ class Speculator:
             return tuple(chunks)
         if len(decoding) == len(chunks) and not self._costs.knows(len(chunks)):
             return tuple(chunks)  # what a plain step costs is learnt by one, now and then
-        lengths = self._best_lengths(chances, len(decoding), min(room, MAX_STEP_DRAFTS))
+        lengths = self._best_lengths(chances, len(decoding), min(room, MAX_STEP_DRAFTS), filled())
         drafts = {
             chunk.request_id: record.draft.token_ids[:length]
             for chunk, record, length in zip(decoding, records, lengths, strict=True)
@@ -215,7 +221,9 @@ class Speculator:
                 drafts[index] = guess
         return drafts
 
-    def _best_lengths(self, chances: Sequence[Sequence[float]], num_rows: int, room: int) -> list[int]:
+    def _best_lengths(
+        self, chances: Sequence[Sequence[float]], num_rows: int, room: int, filled: Filled | None
+    ) -> list[int]:
         """How many drafts of each sequence give most tokens a second.
 
         The likeliest rows first, whosesoever they are; a sequence's own come in order, as each is less likely than
@@ -224,7 +232,7 @@ class Speculator:
         rows = sorted(
             ((chance, index) for index, row in enumerate(chances) for chance in row), key=lambda row: -row[0]
         )[:room]
-        seconds = self._costs.estimates(num_rows, len(rows))
+        seconds = self._costs.estimates(num_rows, len(rows), filled)
         num_tokens = float(len(chances))
         best_rate, num_chosen = MIN_GAIN * num_tokens / seconds[0] / self._bargain.kept, 0
         promised = 0.0, 0.0

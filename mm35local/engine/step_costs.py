@@ -30,6 +30,14 @@ class _Cost:
     measured_at: int
 
 
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """A step of up to `num_rows` takes no longer than this, for fillers make a whole block of it (see `filling`)."""
+
+    num_rows: int
+    seconds: float
+
+
 class StepCosts:
     """Interpolates between the row counts that came up lately, and goes straight on behind them."""
 
@@ -58,16 +66,19 @@ class StepCosts:
         cost = self._costs.get(_bucket(num_rows))
         return cost is not None and not self._is_stale(cost)
 
-    def estimates(self, num_rows: int, num_more: int) -> list[float]:
+    def estimates(self, num_rows: int, num_more: int, filled: Filled | None = None) -> list[float]:
         """Seconds of steps of num_rows, num_rows + 1, ... num_rows + num_more rows; fewer, where nobody can know.
 
-        Before anything was measured, a step takes a second.
+        `filled`: what a step can be had for at most. Before anything was measured, a step takes a second.
         """
         known = sorted(rows for rows, cost in self._costs.items() if not self._is_stale(cost))
         if not known:
             return [1.0] * (num_more + 1)
-        last = max(num_rows, min(num_rows + num_more, REACH * known[-1]))
-        return [self._slowness * self._estimate(rows, known) for rows in range(num_rows, last + 1)]
+        filled = filled or Filled(0, 0.0)
+        last = max(num_rows, min(num_rows + num_more, max(REACH * known[-1], filled.num_rows)))
+        costs = [self._slowness * self._estimate(rows, known) for rows in range(num_rows, last + 1)]
+        num_capped = max(0, filled.num_rows + 1 - num_rows)
+        return [*(min(cost, filled.seconds) for cost in costs[:num_capped]), *costs[num_capped:]]
 
     def _estimate(self, num_rows: int, known: list[int]) -> float:
         above = bisect_left(known, num_rows)

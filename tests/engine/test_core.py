@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import accumulate, repeat
 from random import Random
 
 import pytest
@@ -21,6 +22,7 @@ from tests.fakes.backend import EOG, N_VOCAB, FakeBackend, expected_answer
 N_CTX = 96
 NUM_SLOTS = 3
 N_BATCH = 8
+BLOCK = 4
 
 params_strategy = st.builds(
     SamplingParams,
@@ -41,10 +43,26 @@ operation_strategy = st.one_of(
 class Run:
     """One core on a fake, with everything that it told."""
 
-    def __init__(self, backend: FakeBackend | None = None, *, n_ctx: int = N_CTX, max_waiting: int = 100) -> None:
+    def __init__(
+        self,
+        backend: FakeBackend | None = None,
+        *,
+        n_ctx: int = N_CTX,
+        max_waiting: int = 100,
+        random: Random | None = None,
+    ) -> None:
+        """All steps take equally long, or as long as `random` says, so that some are filled."""
         self.backend = backend or make_backend(n_ctx=n_ctx)
         num_slots = len(self.backend.cells) // 2
-        self.core = EngineCore(self.backend, n_ctx=n_ctx, num_slots=num_slots, n_batch=N_BATCH, max_waiting=max_waiting)
+        lengths = iter(random.random, None) if random else repeat(1.0)
+        self.core = EngineCore(
+            self.backend,
+            n_ctx=n_ctx,
+            num_slots=num_slots,
+            n_batch=N_BATCH,
+            max_waiting=max_waiting,
+            clock=accumulate(lengths).__next__,
+        )
         self.events: dict[int, list[RequestEvent]] = defaultdict(list)
         self.asked: dict[int, tuple[tuple[int, ...], SamplingParams]] = {}
         self.cancelled: set[int] = set()
@@ -103,7 +121,9 @@ class Run:
 def make_backend(
     *, n_ctx: int = N_CTX, num_slots: int = NUM_SLOTS, faults: Iterator[int] | None = None, can_trim: bool = True
 ) -> FakeBackend:
-    return FakeBackend(num_slots=num_slots, capacity=n_ctx, n_batch=N_BATCH, faults=faults, can_trim=can_trim)
+    return FakeBackend(
+        num_slots=num_slots, capacity=n_ctx, n_batch=N_BATCH, faults=faults, can_trim=can_trim, block=BLOCK
+    )
 
 
 @settings(max_examples=150, deadline=None)
@@ -111,11 +131,12 @@ def make_backend(
     operations=st.lists(operation_strategy, min_size=1, max_size=30),
     faults=st.lists(st.sampled_from([0, 0, 0, 0, NO_CELLS, ABORTED]), max_size=40),
     can_trim=st.booleans(),
+    random=st.randoms(use_true_random=False),
 )
 def test_every_request_ends_once_and_answers_as_if_alone(
-    operations: list[tuple[str, object, object]], faults: list[int], can_trim: bool
+    operations: list[tuple[str, object, object]], faults: list[int], can_trim: bool, random: Random
 ) -> None:
-    run = Run(make_backend(faults=iter(faults), can_trim=can_trim))
+    run = Run(make_backend(faults=iter(faults), can_trim=can_trim), random=random)
     for name, first, second in operations:
         if name == "submit":
             assert isinstance(first, tuple)
@@ -247,7 +268,7 @@ def test_an_edited_message_forks_and_both_pasts_stay() -> None:
 
 def test_the_books_hold_after_ten_thousand_random_operations() -> None:
     random = Random(6)
-    run = Run(make_backend(num_slots=4))
+    run = Run(make_backend(num_slots=4), random=random)
     for _ in range(10_000):
         what = random.random()
         if what < 0.15:
@@ -259,6 +280,7 @@ def test_the_books_hold_after_ten_thousand_random_operations() -> None:
             run.step()
         assert run.core.fault() is None
         assert run.core.num_used_cells == run.backend.num_used_cells
+    assert any(run.backend.fills)
     run.drain()
     run.check()
 

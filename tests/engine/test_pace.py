@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mm35local.engine.pace import BLOCK, FIRST_ROWS, NUM_FRESH, NUM_PROBES, SLOWDOWN, Pace, PromptShare
+from mm35local.engine.filling import BLOCK
+from mm35local.engine.pace import FIRST_ROWS, NUM_FRESH, NUM_PROBES, SLOWDOWN, Pace, PromptShare
 
 N_BATCH = 512
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from mm35local.engine.pace import BLOCK, PromptShare
+from mm35local.engine.filling import BLOCK
+from mm35local.engine.pace import PromptShare
 from mm35local.engine.request import Request
 from mm35local.engine.scheduler import BURST, HEADROOM, JUST_BEGUN, num_reserved, pass_over, schedule
 from mm35local.types import SamplingParams

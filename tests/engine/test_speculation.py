@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate, repeat
 from random import Random
 
 import pytest
@@ -61,6 +62,7 @@ def speculating(run: Run, drafter: Oracle | NgramDrafter, max_draft: int = MAX_D
         n_batch=8,
         max_waiting=100,
         speculator=FreeRows((drafter,), max_draft=max_draft),
+        clock=accumulate(repeat(1.0)).__next__,
     )
     return run
 

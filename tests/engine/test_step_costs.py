@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mm35local.engine.step_costs import NUM_FRESH, REACH, StepCosts
+from mm35local.engine.step_costs import NUM_FRESH, REACH, Filled, StepCosts
 
 
 def test_between_measurements_it_is_interpolated() -> None:
@@ -69,3 +69,18 @@ def test_old_measurements_are_forgotten() -> None:
     for _ in range(NUM_FRESH + 1):
         costs.record(1, 1.0)
     assert costs.estimates(1, 3) == [1.0] * 4
+
+
+def test_no_step_takes_longer_than_a_filled_one_up_to_its_rows() -> None:
+    costs = StepCosts()
+    costs.record(1, 1.0)
+    costs.record(2, 3.0)
+    assert costs.estimates(1, 4, Filled(4, 4.0)) == pytest.approx([1.0, 3.0, 4.0, 4.0, 9.0])
+    assert costs.estimates(6, 1, Filled(4, 4.0)) == pytest.approx([11.0, 13.0])
+
+
+def test_what_a_filled_step_takes_is_told_beyond_the_reach_of_what_was_measured() -> None:
+    costs = StepCosts()
+    costs.record(1, 1.0)
+    assert len(costs.estimates(1, 100)) == REACH
+    assert len(costs.estimates(1, 100, Filled(64, 3.0))) == 64

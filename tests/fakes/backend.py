@@ -55,6 +55,7 @@ class FakeBackend:
         is_poisoned: Callable[[Chunk], bool] = lambda chunk: False,
         can_trim: bool = True,
         num_real_cells: int | None = None,
+        block: int | None = None,
     ) -> None:
         self.cells: list[list[int]] = [[] for _ in range(2 * num_slots + 1)]
         self._owners: list[list[int]] = [[] for _ in self.cells]
@@ -69,11 +70,14 @@ class FakeBackend:
         self.num_computed = 0
         self.most_idle: int | None = None
         self.steps: list[tuple[Chunk, ...]] = []
+        self.fills: list[int] = []
+        """`fill_to` of each step."""
         self._capacity = capacity
         self._n_batch = n_batch
         self._faults = faults
         self._is_poisoned = is_poisoned
         self._can_trim = can_trim
+        self._block = block
         self._num_real_cells = capacity if num_real_cells is None else num_real_cells
 
     @property
@@ -83,6 +87,10 @@ class FakeBackend:
     @property
     def num_sequences(self) -> int:
         return len(self.cells)
+
+    @property
+    def block(self) -> int | None:
+        return self._block
 
     @property
     def num_used_cells(self) -> int:
@@ -141,7 +149,7 @@ class FakeBackend:
     def close(self, request_id: int) -> None:
         self.opened.pop(request_id, None)
 
-    def compute(self, chunks: Sequence[Chunk]) -> list[tuple[int, ...]]:
+    def compute(self, chunks: Sequence[Chunk], *, fill_to: int = 0) -> list[tuple[int, ...]]:
         assert chunks, "a step computes something"
         assert sum(chunk.num_rows for chunk in chunks) <= self._n_batch, "a step fits the batch"
         assert len({chunk.slot for chunk in chunks}) == len(chunks), "a slot has one request"
@@ -152,8 +160,11 @@ class FakeBackend:
             self.cells[chunk.slot] += (*chunk.token_ids, *chunk.drafts)
             self._owners[chunk.slot] += range(self._num_made, self._num_made + chunk.num_rows)
             self._num_made += chunk.num_rows
+        num_fillers = max(0, fill_to - sum(chunk.num_rows for chunk in chunks))
+        assert self.num_used_cells + num_fillers <= self._capacity, "fillers take what nobody has"
         self._check(chunks)
         self.steps.append(tuple(chunks))
+        self.fills.append(fill_to)
         self.num_computed += sum(chunk.num_rows for chunk in chunks)
         return [self._draw(chunk) if chunk.wants_token else () for chunk in chunks]
 

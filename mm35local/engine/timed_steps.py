@@ -1,0 +1,74 @@
+"""Steps by the clock: they are computed, and everybody who plans by what steps take learns of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from mm35local.engine.backend import Backend, Chunk
+from mm35local.engine.filling import Filling, Load
+from mm35local.engine.kv_pool import KvPool
+from mm35local.engine.pace import Pace
+from mm35local.engine.speculation import Speculator
+from mm35local.engine.step_costs import Filled
+
+
+class TimedSteps:
+    def __init__(
+        self, backend: Backend, pool: KvPool, pace: Pace, speculator: Speculator, clock: Callable[[], float]
+    ) -> None:
+        self._backend = backend
+        self._pool = pool
+        self._pace = pace
+        self._speculator = speculator
+        self._clock = clock
+        self._filling = Filling(backend.block) if backend.block else None
+
+    def compute(self, chunks: Sequence[Chunk]) -> list[tuple[int, ...]]:
+        """See `Backend.compute`; filled where that is quicker. Nobody learns from a step that failed."""
+        load = self._load(chunks)
+        fill_to = self._filling.fill_to(load) if self._filling and self._has_room_for_fillers(self._filling) else 0
+        started = self._clock()
+        sampled = self._backend.compute(chunks, fill_to=fill_to)
+        seconds = self._clock() - started
+        if self._filling and load.num_rows:
+            self._filling.observe(load, fill_to, seconds)
+        self._tell(chunks, seconds)
+        return sampled
+
+    def filled(self, streams: Sequence[Chunk]) -> Filled | None:
+        """What a step of these takes at most, drafts and all; None where it is not filled, or has prompts."""
+        load = self._load(streams)
+        if not self._filling or load.num_rows > len(streams) or not self._has_room_for_fillers(self._filling):
+            return None
+        return Filled(self._filling.block, self._filling.seconds(load, self._filling.block))
+
+    def _has_room_for_fillers(self, filling: Filling) -> bool:
+        """They take cells that nobody has, while the step is computed."""
+        return self._pool.num_free_cells >= filling.block
+
+    def _load(self, chunks: Sequence[Chunk]) -> Load:
+        num_rows = num_row_cells = 0
+        for chunk in chunks:
+            num_more = chunk.num_rows
+            num_rows += num_more
+            num_row_cells += num_more * (2 * chunk.start + num_more + 1) // 2
+        return Load(num_rows, num_row_cells, num_rows + self._pool.num_held([chunk.slot for chunk in chunks]))
+
+    def _tell(self, chunks: Sequence[Chunk], seconds: float) -> None:
+        num_streams, num_drafts, num_prompt_rows = count_rows(chunks)
+        if num_streams or num_prompt_rows:
+            self._pace.observe(num_streams, num_drafts, num_prompt_rows, seconds)
+        if num_streams and not num_prompt_rows:  # the time of a prompt beside is the prompt's
+            self._speculator.record_step(num_streams + num_drafts, seconds)
+
+
+def count_rows(chunks: Sequence[Chunk]) -> tuple[int, int, int]:
+    """A step's rows: streams, drafts behind them, tokens of prompts."""
+    num_streams = num_drafts = num_prompt_rows = 0
+    for chunk in chunks:
+        if chunk.wants_token and len(chunk.token_ids) == 1:
+            num_streams += 1
+        else:
+            num_prompt_rows += len(chunk.token_ids)
+        num_drafts += len(chunk.drafts)
+    return num_streams, num_drafts, num_prompt_rows
