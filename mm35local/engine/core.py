@@ -16,11 +16,11 @@ from mm35local.engine.fairness import in_turn, surplus
 from mm35local.engine.images import whole_images
 from mm35local.engine.kv_pool import KvPool
 from mm35local.engine.kv_store import KvStore
-from mm35local.engine.pace import Pace
+from mm35local.engine.pace import Pace, PromptShare
 from mm35local.engine.prefix_cache import Hit, num_common
 from mm35local.engine.request import Request, accept
 from mm35local.engine.restorer import Restorer
-from mm35local.engine.scheduler import num_reserved, pass_over, schedule
+from mm35local.engine.scheduler import is_short, num_reserved, pass_over, schedule
 from mm35local.engine.speculation import Speculator
 from mm35local.engine.timed_steps import TimedSteps, count_rows
 from mm35local.errors import DecodeFailed, EngineOverloaded, Mm35Error, RequestError
@@ -121,9 +121,7 @@ class EngineCore:
             n_batch=self._n_batch,
             n_ctx=self._n_ctx,
             num_held=self._num_held,
-            prompt_share=lambda num_streams, is_short: self._pace.prompt_share(
-                num_streams, self._n_batch, is_short=is_short
-            ),
+            prompt_share=self._prompt_share,
         )
         pass_over(self._running.values(), plan.chunks)
         for request in plan.preempted:
@@ -230,11 +228,23 @@ class EngineCore:
         self._speculator.close(request.request_id)
         bisect.insort(self._waiting, request, key=lambda waiting: waiting.arrival)
 
+    def _prompt_share(self, streams: Sequence[Request], prompt: Request) -> PromptShare:
+        slots = [request.slot for request in (*streams, prompt) if request.slot is not None]
+        return self._pace.prompt_share(
+            len(streams),
+            self._n_batch,
+            is_short=is_short(prompt, self._n_batch),
+            block_seconds=self._steps.block_seconds(slots, self._n_batch),
+        )
+
     def _room_for_drafts(self, chunks: Sequence[Chunk]) -> int:
         """Rows that this step could have more."""
         num_free = self._n_ctx - self._num_held(self._running.values())
         num_streams, _, num_prompt_rows = count_rows(chunks)
         room = max(0, min(self._n_batch, num_free) - num_streams - num_prompt_rows)
+        in_block = self._steps.room_in_block(num_streams + num_prompt_rows)
+        if num_prompt_rows and in_block is not None:
+            room = min(room, in_block)
         return self._pace.draft_budget(num_streams, num_prompt_rows, room)
 
     def _num_held(self, requests: Collection[Request]) -> int:

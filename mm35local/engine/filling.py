@@ -78,6 +78,13 @@ class Filling:
             self._num_unfitted = 0
         return sum(map(mul, self._features(load, fill_to), self._costs), 0.0)
 
+    def block_seconds(self, num_cells: int, most_rows: int) -> list[float]:
+        """What 1, 2, ... blocks are expected to take behind `num_cells`; none before one was measured."""
+        if not any(kind[2] for kind in self._samples):
+            return []
+        rows = range(self.block, most_rows + 1, self.block)
+        return [self.seconds(Load(num_rows, 0, num_cells + num_rows)) for num_rows in rows]
+
     def observe(self, load: Load, fill_to: int, seconds: float) -> None:
         """A step took so long."""
         features, seconds = self._features(load, fill_to), max(seconds, _LEAST_SECONDS)

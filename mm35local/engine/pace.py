@@ -13,10 +13,14 @@ as much there as in a step of their own of whole blocks, the rows that the atten
 are computed one by one, and a block in which each row looks at other cells is compared with all of them. Both are
 measured; where whole blocks apart are cheaper, and no long break, short prompts and streams take turns. A long prompt
 would stop the streams again and again.
+
+Beside streams, too, a block filled with a prompt's tokens may take little longer than a few of them. Prompts get whole
+blocks wherever those keep the pace.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mm35local.engine.filling import BLOCK
@@ -104,8 +108,12 @@ class Pace:
             num_blocks = -(-num_prompt_rows // BLOCK)
             self._apart[num_blocks] = self._observed(self._apart.get(num_blocks), seconds / (num_blocks * BLOCK))
 
-    def prompt_share(self, num_streams: int, n_batch: int, *, is_short: bool = False) -> PromptShare:
+    def prompt_share(
+        self, num_streams: int, n_batch: int, *, is_short: bool = False, block_seconds: Sequence[float] = ()
+    ) -> PromptShare:
         """Prompt tokens for the next step, where `num_streams` answers go on; `is_short`: it may be the prompt's alone.
+
+        `block_seconds`: what 1, 2, ... whole blocks are expected to take, streams and all.
 
         At least one, so that none starves, but for the steps that measure what the streams take alone, and those that
         are the streams' turn.
@@ -121,6 +129,9 @@ class Pace:
         most_seconds = max(MOST_APART * alone, UNNOTICED_SECONDS) if is_short else 0.0
         if num_apart := self._tokens_apart(most_seconds, n_batch, beside / MIN_GAIN):
             return PromptShare(0) if self._was_apart else PromptShare(num_apart, is_apart=True)
+        num_blocks = sum(seconds <= SLOWDOWN * alone for seconds in block_seconds)
+        if num_blocks * BLOCK > num_streams:
+            return PromptShare(num_blocks * BLOCK - num_streams)
         spare = (SLOWDOWN - 1) * alone
         spare -= min(self._num_drafts * (self._draft_seconds or 0.0), spare / 2)
         return PromptShare(_affordable(spare, beside, room, fewest=1))

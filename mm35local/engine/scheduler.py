@@ -45,11 +45,11 @@ def schedule(
     n_batch: int,
     n_ctx: int,
     num_held: Callable[[Collection[Request]], int],
-    prompt_share: Callable[[int, bool], PromptShare] | None = None,
+    prompt_share: Callable[[Sequence[Request], Request], PromptShare] | None = None,
 ) -> Schedule:
     """Hand out at most `n_batch` tokens; `num_held` counts the cells that some of the requests hold, out of `n_ctx`;
-    `prompt_share(num_streams, is_short)` tells how many tokens prompts may have, beside the streams or, where the first
-    of them is short, instead.
+    `prompt_share(streams, first)` tells how many tokens prompts may have, the first of them above all, beside the
+    streams or instead.
 
     When the tokens need more cells, the youngest requests give theirs back.
     """
@@ -68,7 +68,9 @@ def num_reserved(request: Request) -> int:
 
 
 def _hand_out(
-    requests: Sequence[Request], n_batch: int, prompt_share: Callable[[int, bool], PromptShare] | None
+    requests: Sequence[Request],
+    n_batch: int,
+    prompt_share: Callable[[Sequence[Request], Request], PromptShare] | None,
 ) -> list[Chunk]:
     """`requests` in order of arrival."""
     streams = [request for request in requests if request.num_wanted <= 1]
@@ -79,7 +81,7 @@ def _hand_out(
     streams = streams[: n_batch - 1 if prompts else n_batch]
     share = PromptShare(n_batch)
     if prompts and prompt_share is not None:
-        share = prompt_share(len(streams), _is_short(prompts[0], n_batch))
+        share = prompt_share(streams, prompts[0])
     if share.is_apart:
         streams = [request for request in streams if not request.num_wanted]
     return [
@@ -101,14 +103,14 @@ def _prompt_chunks(prompts: Iterable[Request], share: PromptShare, room: int) ->
         budget, room = budget - num_tokens, room - num_tokens
 
 
-def _is_short(request: Request, n_batch: int) -> bool:
+def is_short(request: Request, n_batch: int) -> bool:
     """Is its prompt no longer than a batch? All counts, not what is left: the end of a long one is no short one."""
     return request.num_prompt_tokens - request.num_cached <= n_batch and not request.num_generated
 
 
 def _is_burst(streams: Collection[Request], prompts: Collection[Request], n_batch: int) -> bool:
     """Has every answer just begun, not long before the oldest of these prompts came that is a short one?"""
-    oldest = min((request.arrival for request in prompts if _is_short(request, n_batch)), default=None)
+    oldest = min((request.arrival for request in prompts if is_short(request, n_batch)), default=None)
     return oldest is not None and all(
         stream.num_generated <= JUST_BEGUN and oldest < stream.arrival + BURST for stream in streams
     )

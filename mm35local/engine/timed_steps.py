@@ -42,6 +42,14 @@ class TimedSteps:
             return None
         return Filled(self._filling.block, self._filling.seconds(load, self._filling.block))
 
+    def block_seconds(self, slots: Sequence[int], most_rows: int) -> list[float]:
+        """What steps of 1, 2, ... whole blocks take that compute for all of these; none where steps are not filled."""
+        return self._filling.block_seconds(self._pool.num_held(slots), most_rows) if self._filling else []
+
+    def room_in_block(self, num_rows: int) -> int | None:
+        """Rows that a step of so many has left of its last block; None where there are no blocks."""
+        return -num_rows % self._filling.block if self._filling else None
+
     def _has_room_for_fillers(self, filling: Filling) -> bool:
         """They take cells that nobody has, while the step is computed."""
         return self._pool.num_free_cells >= filling.block

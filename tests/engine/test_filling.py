@@ -97,6 +97,15 @@ def test_a_trial_that_took_longer_is_not_repeated_for_long() -> None:
     assert sum(no_gain.step(filling, one(1900 + i, 8)) > 0 for i in range(100)) <= 5
 
 
+def test_what_blocks_take_is_told_once_one_was_measured() -> None:
+    filling = Filling(BLOCK)
+    XEON.step(filling, one(100, 1))
+    assert filling.block_seconds(1000, 256) == []
+    XEON.converse(filling)
+    expected = [XEON.seconds(Load(n * BLOCK, 0, 1000 + n * BLOCK), 0) for n in (1, 2, 3)]
+    assert filling.block_seconds(1000, 4 * BLOCK - 1) == pytest.approx(expected, rel=0.05)
+
+
 @settings(max_examples=200)
 @given(seconds_strategy, seconds_strategy, seconds_strategy, seconds_strategy, st.integers(2, 63))
 def test_what_was_measured_at_all_sizes_tells_what_is_quicker(

@@ -123,6 +123,15 @@ def test_a_break_that_nobody_notices_is_never_too_long() -> None:
     assert pace.prompt_share(4, BLOCK - 1, is_short=True) == PromptShare(1), "no block fits the batch"
 
 
+def test_prompts_get_whole_blocks_where_those_keep_the_pace() -> None:
+    pace = learned(0.05, 0.01)
+    few = pace.prompt_share(4, N_BATCH).num_tokens
+    assert 0 < few < BLOCK - 4
+    assert pace.prompt_share(4, N_BATCH, block_seconds=[0.16, 0.2, 0.3]) == PromptShare(few)
+    assert pace.prompt_share(4, N_BATCH, block_seconds=[0.1, 0.14, 0.2]) == PromptShare(2 * BLOCK - 4)
+    assert pace.prompt_share(BLOCK + 1, N_BATCH, block_seconds=[0.1]).num_tokens <= few, "the streams are a block"
+
+
 def test_what_a_token_takes_beside_is_measured_again() -> None:
     pace = dear_beside(apart=0.001)
     for _ in range(NUM_FRESH):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from mm35local.engine.filling import BLOCK
 from mm35local.engine.pace import PromptShare
 from mm35local.engine.request import Request
-from mm35local.engine.scheduler import BURST, HEADROOM, JUST_BEGUN, num_reserved, pass_over, schedule
+from mm35local.engine.scheduler import BURST, HEADROOM, JUST_BEGUN, is_short, num_reserved, pass_over, schedule
 from mm35local.types import SamplingParams
 
 
@@ -113,7 +113,7 @@ def test_streams_leave_a_row_to_prompts_and_prompts_keep_to_their_budget() -> No
         n_batch=40,
         n_ctx=10_000,
         num_held=num_held,
-        prompt_share=lambda _n, _is_short: PromptShare(5),
+        prompt_share=lambda *_: PromptShare(5),
     )
     assert [(chunk.request_id, len(chunk.token_ids)) for chunk in plan.chunks] == [(1, 1), (2, 1), (9, 5)]
 
@@ -143,18 +143,22 @@ def test_prompts_share_a_step_apart_and_no_step_is_longer_than_a_batch() -> None
         assert [(chunk.request_id, len(chunk.token_ids)) for chunk in plan.chunks] == [(2, 40), (3, second)]
 
 
-def test_only_a_short_prompt_in_front_may_be_apart() -> None:
-    asked: list[tuple[int, bool]] = []
+def test_a_prompt_is_short_by_all_that_it_has_not_by_what_is_left() -> None:
+    tokens_and_left = ((30, 30), (300, 300), (300, 20))
+    prompts = [make_request(2, num_tokens, num_tokens - num_left) for num_tokens, num_left in tokens_and_left]
+    assert [is_short(prompt, 64) for prompt in prompts] == [True, False, False]
 
-    def share(num_streams: int, is_short: bool) -> PromptShare:
-        asked.append((num_streams, is_short))
+
+def test_the_share_is_asked_for_the_streams_and_the_prompt_in_front() -> None:
+    stream, short, long = make_stream(1, JUST_BEGUN + 1), make_request(3, 30, 0), make_request(2, 300, 0)
+    asked: list[tuple[Sequence[Request], Request]] = []
+
+    def share(streams: Sequence[Request], prompt: Request) -> PromptShare:
+        asked.append((streams, prompt))
         return PromptShare(5)
 
-    for num_tokens, num_left in ((30, 30), (300, 300), (300, 20)):
-        prompt = make_request(2, num_tokens, num_tokens - num_left)
-        requests = [make_stream(1, JUST_BEGUN + 1), prompt]
-        schedule(requests, n_batch=64, n_ctx=10_000, num_held=num_held, prompt_share=share)
-    assert asked == [(1, True), (1, False), (1, False)]
+    schedule([stream, long, short], n_batch=64, n_ctx=10_000, num_held=num_held, prompt_share=share)
+    assert asked == [([stream], short)]
 
 
 def make_stream(arrival: int, num_generated: int = 1) -> Request:
@@ -171,7 +175,7 @@ def test_the_short_prompts_of_a_burst_come_before_the_second_tokens() -> None:
         n_batch=40,
         n_ctx=10_000,
         num_held=num_held,
-        prompt_share=lambda _n, _is_short: PromptShare(40),
+        prompt_share=lambda *_: PromptShare(40),
     )
     assert [(chunk.request_id, len(chunk.token_ids)) for chunk in plan.chunks] == [(2, 30), (3, 10)]
 
@@ -194,7 +198,7 @@ def test_an_answer_that_goes_on_waits_for_no_prompt_and_none_waits_for_long_ones
             n_batch=40,
             n_ctx=10_000,
             num_held=num_held,
-            prompt_share=lambda _n, _is_short: PromptShare(5),
+            prompt_share=lambda *_: PromptShare(5),
         )
         assert [(chunk.request_id, len(chunk.token_ids)) for chunk in plan.chunks] == [(1, 1), (prompt.request_id, 5)]
 
@@ -215,7 +219,7 @@ def test_the_end_of_a_long_prompt_is_no_short_one() -> None:
             n_batch=40,
             n_ctx=10_000,
             num_held=num_held,
-            prompt_share=lambda _n, _is_short: PromptShare(5),
+            prompt_share=lambda *_: PromptShare(5),
         )
         given = [(chunk.request_id, len(chunk.token_ids)) for chunk in plan.chunks]
         assert given == [(2, 1), (3, 1), (1, min(5, num_left))]
@@ -223,7 +227,5 @@ def test_the_end_of_a_long_prompt_is_no_short_one() -> None:
 
 def test_one_older_answer_keeps_all_of_them_going() -> None:
     requests = [make_stream(1, num_generated=JUST_BEGUN + 1), make_stream(2), make_request(3, 30, 0)]
-    plan = schedule(
-        requests, n_batch=40, n_ctx=10_000, num_held=num_held, prompt_share=lambda _n, _is_short: PromptShare(5)
-    )
+    plan = schedule(requests, n_batch=40, n_ctx=10_000, num_held=num_held, prompt_share=lambda *_: PromptShare(5))
     assert [(chunk.request_id, len(chunk.token_ids)) for chunk in plan.chunks] == [(1, 1), (2, 1), (3, 5)]
