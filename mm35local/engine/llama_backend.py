@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ from mm35local.engine.api import EngineConfig
 from mm35local.engine.backend import Chunk
 from mm35local.engine.cpu_kernels import use_extra_buffers
 from mm35local.engine.filling import attention_block
-from mm35local.engine.idle_cells import idle_limit
+from mm35local.engine.idle_cells import most_idle_cells
 from mm35local.engine.images import PlacedImage
 from mm35local.engine.logprobs import LogprobsReader
 from mm35local.engine.masks import Masks
@@ -80,7 +81,7 @@ class LlamaBackend:
         self._num_sequences = num_sequences(config.num_slots) - 1
         """The last one of the context's is the fillers'."""
         self._image_grid = config.image_grid if self._sight else None
-        self._idle_limit = idle_limit(config)
+        self._most_idle_cells = partial(most_idle_cells, config)
         self._candidates = Candidates(self.model.n_vocab)
         self._samplers: dict[int, Sampler] = {}
         self._prompt_lengths: dict[int, int] = {}
@@ -222,7 +223,7 @@ class LlamaBackend:
         return self._num_sequences
 
     def most_idle_cells(self, num_running: int) -> int | None:
-        return self._idle_limit.at(num_running) if self._idle_limit else None
+        return self._most_idle_cells(num_running)
 
     def fork(self, source: int, target: int, num_tokens: int) -> int:
         self._context.seq_cp(source, target, num_tokens)
