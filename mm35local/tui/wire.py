@@ -27,8 +27,8 @@ class ErrorBody(BaseModel):
 
 
 def _hint_for(code: str | int, status_code: int) -> str:
-    if code == "context_length_exceeded":
-        return "start a new conversation (Ctrl+N), ask something shorter, or serve with a larger --ctx"
+    if code == "context_length_exceeded":  # the message tells of --ctx
+        return "Ctrl+N begins a new conversation, /edit changes the last question"
     if code in ("invalid_api_key", 401):
         return "give the server's key with --api-key"
     if status_code in _REFUSED:
