@@ -242,9 +242,8 @@ class EngineCore:
         num_free = self._n_ctx - self._num_held(self._running.values())
         num_streams, _, num_prompt_rows = count_rows(chunks)
         room = max(0, min(self._n_batch, num_free) - num_streams - num_prompt_rows)
-        in_block = self._steps.room_in_block(num_streams + num_prompt_rows)
-        if num_prompt_rows and in_block is not None:
-            room = min(room, in_block)
+        if num_prompt_rows:
+            room = self._steps.room_in_block(num_streams + num_prompt_rows, room)
         return self._pace.draft_budget(num_streams, num_prompt_rows, room)
 
     def _num_held(self, requests: Collection[Request]) -> int:

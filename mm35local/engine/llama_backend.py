@@ -174,11 +174,13 @@ class LlamaBackend:
         return rows
 
     def _decode(self, fill_to: int) -> None:
-        num_fillers = fill_to - self._batch.num_rows if self._batch.num_rows else 0
-        if num_fillers > 0:
+        if not self._batch.num_rows:
+            return
+        num_fillers = max(0, fill_to - self._batch.num_rows)
+        if num_fillers:
             self._batch.add(self._num_sequences, 0, [_FILLER_ID] * num_fillers, wants_logits=False)
-        code = self._context.decode(self._batch, may_abort=bool(self._prefilling)) if self._batch.num_rows else 0
-        if num_fillers > 0:
+        code = self._context.decode(self._batch, may_abort=bool(self._prefilling))
+        if num_fillers:
             self._context.seq_rm(self._num_sequences, 0)
         if code:
             raise DecodeFailed(code)

@@ -25,20 +25,23 @@ class TimedSteps:
 
     def compute(self, chunks: Sequence[Chunk]) -> list[tuple[int, ...]]:
         """See `Backend.compute`; filled where that is quicker. Nobody learns from a step that failed."""
-        load = self._load(chunks)
-        fill_to = self._filling.fill_to(load) if self._filling and self._has_room_for_fillers(self._filling) else 0
-        started = self._clock()
-        sampled = self._backend.compute(chunks, fill_to=fill_to)
-        seconds = self._clock() - started
-        if self._filling and load.num_rows:
-            self._filling.observe(load, fill_to, seconds)
+        if self._filling is None:
+            sampled, seconds = self._timed(chunks, 0)
+        else:
+            load = self._load(chunks)
+            fill_to = self._filling.fill_to(load) if self._has_room_for(self._filling) else 0
+            sampled, seconds = self._timed(chunks, fill_to)
+            if load.num_rows:
+                self._filling.observe(load, fill_to, seconds)
         self._tell(chunks, seconds)
         return sampled
 
     def filled(self, streams: Sequence[Chunk]) -> Filled | None:
         """What a step of these takes at most, drafts and all; None where it is not filled, or has prompts."""
+        if self._filling is None or not self._has_room_for(self._filling):
+            return None
         load = self._load(streams)
-        if not self._filling or load.num_rows > len(streams) or not self._has_room_for_fillers(self._filling):
+        if load.num_rows > len(streams):
             return None
         return Filled(self._filling.block, self._filling.seconds(load, self._filling.block))
 
@@ -46,13 +49,18 @@ class TimedSteps:
         """What steps of 1, 2, ... whole blocks take that compute for all of these; none where steps are not filled."""
         return self._filling.block_seconds(self._pool.num_held(slots), most_rows) if self._filling else []
 
-    def room_in_block(self, num_rows: int) -> int | None:
-        """Rows that a step of so many has left of its last block; None where there are no blocks."""
-        return -num_rows % self._filling.block if self._filling else None
+    def room_in_block(self, num_rows: int, room: int) -> int:
+        """Of `room` for more rows what a step of so many has left of its last block; all, where there are no blocks."""
+        return min(room, -num_rows % self._filling.block) if self._filling else room
 
-    def _has_room_for_fillers(self, filling: Filling) -> bool:
-        """They take cells that nobody has, while the step is computed."""
+    def _has_room_for(self, filling: Filling) -> bool:
+        """Fillers take cells that nobody has, while the step is computed."""
         return self._pool.num_free_cells >= filling.block
+
+    def _timed(self, chunks: Sequence[Chunk], fill_to: int) -> tuple[list[tuple[int, ...]], float]:
+        started = self._clock()
+        sampled = self._backend.compute(chunks, fill_to=fill_to)
+        return sampled, self._clock() - started
 
     def _load(self, chunks: Sequence[Chunk]) -> Load:
         num_rows = num_row_cells = 0

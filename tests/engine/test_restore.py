@@ -33,6 +33,13 @@ def open_core(store: KvStore, backend: FakeBackend | None = None) -> EngineCore:
     return EngineCore(backend, n_ctx=N_CTX, num_slots=2, n_batch=64, max_waiting=8, store=store)
 
 
+def open_thin_core(store: KvStore, most_idle: int) -> EngineCore:
+    """One that leaves ended sequences few of its many cells."""
+    backend = FakeBackend(num_slots=2, capacity=2048, n_batch=64)
+    backend.most_idle = most_idle
+    return EngineCore(backend, n_ctx=2048, num_slots=2, n_batch=64, max_waiting=8, store=store)
+
+
 def ask(core: EngineCore, prompt: tuple[int, ...], request_id: int) -> tuple[int, list[int]]:
     """(cached tokens, answer)"""
     core.submit(Submit(request_id, Prompt(prompt), GREEDY))
@@ -75,9 +82,7 @@ def test_what_is_evicted_comes_back(tmp_path: Path) -> None:
 
 def test_where_idle_cells_slow_a_step_few_stay_and_the_others_come_back_without_a_disk(tmp_path: Path) -> None:
     store = KvStore(tmp_path, b"m" * 32, disk_bytes=1 << 20, ram_bytes=1 << 20)
-    backend = FakeBackend(num_slots=2, capacity=2048, n_batch=64)
-    backend.most_idle = 100
-    core = EngineCore(backend, n_ctx=2048, num_slots=2, n_batch=64, max_waiting=8, store=store)
+    core = open_thin_core(store, most_idle=100)
     for number in range(4):
         ask(core, tuple(n % 60 + 1 + number for n in range(200)), number)
     assert core.num_used_cells <= 4 * 204
@@ -95,9 +100,7 @@ def test_idle_cells_stay_where_ram_has_no_room_for_their_state_and_where_they_ar
     alike = [(*PROMPT, *PROMPT[number : number + 80]) for number in (5, 6)]
     for ram_bytes, prompts in ((0, unlike), (1 << 20, alike)):
         store = KvStore(tmp_path, b"m" * 32, disk_bytes=1 << 20, ram_bytes=ram_bytes)
-        backend = FakeBackend(num_slots=2, capacity=2048, n_batch=64)
-        backend.most_idle = 1
-        core = EngineCore(backend, n_ctx=2048, num_slots=2, n_batch=64, max_waiting=8, store=store)
+        core = open_thin_core(store, most_idle=1)
         for number, prompt in enumerate(prompts):
             ask(core, prompt, number)
         num_used = core.num_used_cells
@@ -110,9 +113,7 @@ def test_idle_cells_stay_where_ram_has_no_room_for_their_state_and_where_they_ar
 def test_short_ends_do_not_keep_what_they_share_among_the_idle_cells(tmp_path: Path) -> None:
     """An answer that comes back otherwise than it was said forks its conversation, turn by turn."""
     store = KvStore(tmp_path, b"m" * 32, disk_bytes=1 << 20, ram_bytes=1 << 20)
-    backend = FakeBackend(num_slots=2, capacity=2048, n_batch=64)
-    backend.most_idle = 1
-    core = EngineCore(backend, n_ctx=2048, num_slots=2, n_batch=64, max_waiting=8, store=store)
+    core = open_thin_core(store, most_idle=1)
     for number in range(3):
         ask(core, (*PROMPT, *PROMPT[: 70 * number]), number)
     ask(core, (1, 2, 3), 8)
