@@ -114,8 +114,8 @@ class Backend(Protocol):
         """Size of what `save` would give."""
         ...
 
-    def save(self, slot: int) -> npt.NDArray[np.uint8]:
-        """The slot's cells as bytes, for `restore` by a backend of the same model and context."""
+    def save(self, slot: int, state_bytes: int) -> npt.NDArray[np.uint8]:
+        """The slot's cells as bytes, so many as `state_bytes` told, for a backend of the same model and context."""
         ...
 
     def restore(self, slot: int, state: npt.NDArray[np.uint8], num_tokens: int) -> bool:

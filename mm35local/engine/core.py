@@ -6,6 +6,7 @@ Invariant: a request is in exactly one of `waiting` and `running` from its Submi
 from __future__ import annotations
 
 import bisect
+import math
 import time
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
@@ -72,6 +73,14 @@ class EngineCore:
         if self._waiting or not self._running:
             return False
         return all(request.num_wanted == 1 for request in self._running.values())
+
+    @property
+    def first_step_seconds(self) -> float:
+        """What the next step is expected to take where all requests are at their prompts; else infinity: unknown."""
+        if not self._running or any(request.num_generated for request in self._running.values()):
+            return math.inf
+        num_rows = sum(request.num_wanted for request in self._running.values())
+        return self._pace.prompt_seconds(min(num_rows, self._n_batch))
 
     @property
     def num_used_cells(self) -> int:

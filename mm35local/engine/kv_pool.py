@@ -139,14 +139,21 @@ class KvPool:
             victim = self._cache.victim(spared=spared)
             if victim is None:
                 return
-            num_own = self._cache.cells.num_own(victim)
-            shares_most = WORTH_SAVING <= num_own < self._cache.num_tokens(victim) / 2
-            if shares_most or not self._store.has_ram_for(self._backend.state_bytes(victim)):
+            if not self._put_away(victim, self._store):
                 spared.append(victim)
-                continue
-            if num_own >= WORTH_SAVING:
-                self._save(victim)
-            self._forget(victim)
+
+    def _put_away(self, sequence: int, store: KvStore) -> bool:
+        """See `thin_out`. False if it has to stay."""
+        num_own = self._cache.cells.num_own(sequence)
+        if num_own >= WORTH_SAVING:
+            if num_own < self._cache.num_tokens(sequence) / 2:
+                return False
+            num_bytes = self._backend.state_bytes(sequence)
+            if not store.has_ram_for(num_bytes):
+                return False
+            self._save(sequence, num_bytes)
+        self._forget(sequence)
+        return True
 
     def evict(self, num_cells: int) -> bool:
         """Take about `num_cells` from the ended sequence that is missed least. False if there is none."""
@@ -189,13 +196,15 @@ class KvPool:
             self._forget(victim)
         return True
 
-    def _save(self, sequence: int) -> None:
-        """Only what is long enough, and is not there yet."""
+    def _save(self, sequence: int, num_bytes: int | None = None) -> None:
+        """Only what is long enough, and is not there yet. `num_bytes`: of its state, where that is known."""
         tokens = self._cache.tokens(sequence)
         if self._store is None or len(tokens) < WORTH_SAVING:
             return
-        if self._store.accepts(tokens, self._backend.state_bytes(sequence)):
-            self._store.put(tokens, self._backend.save(sequence))
+        if num_bytes is None:
+            num_bytes = self._backend.state_bytes(sequence)
+        if self._store.accepts(tokens, num_bytes):
+            self._store.put(tokens, self._backend.save(sequence, num_bytes))
 
     def _forget(self, sequence: int) -> None:
         self._backend.trim(sequence, 0)

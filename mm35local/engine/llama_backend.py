@@ -238,9 +238,9 @@ class LlamaBackend:
     def state_bytes(self, slot: int) -> int:
         return self._context.state_bytes(slot) + self._ends.num_packed_bytes(slot)
 
-    def save(self, slot: int) -> npt.NDArray[np.uint8]:
+    def save(self, slot: int, state_bytes: int) -> npt.NDArray[np.uint8]:
         end = self._ends.packed(slot)
-        saved = self._context.seq_state(slot, num_more_bytes=len(end))
+        saved = self._context.seq_state(slot, state_bytes - len(end), num_more_bytes=len(end))
         saved[-len(end) :] = end
         return saved
 

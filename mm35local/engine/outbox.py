@@ -1,7 +1,8 @@
 """The worker's mouth: tokens of very quick steps leave together, as many as a screen could show at once.
 
 Whoever reads them runs on the cores that the next step computes on: at a thousand tokens a second a message each costs
-more than the tokens. The first tokens, an end, and whatever else there is to tell never wait.
+more than the tokens, and one that tells of a start delays the first token. The first tokens, an end, and whatever else
+there is to tell never wait; a start does, where its first step is as quick.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-from mm35local.engine.api import Failed, Finished, Tokens, WorkerEvent
+from mm35local.engine.api import CellUse, Failed, Finished, Started, Tokens, WorkerEvent
 
 HOLD_SECONDS = 1 / 60
 """A frame of most screens. No token waits longer, unless the next step is slower than the last."""
@@ -26,15 +27,22 @@ class Outbox:
     ) -> None:
         self._send = send
         self._clock = clock
+        self._starts: list[WorkerEvent] = []
         self._held: dict[int, Tokens] = {}
         self._num_left: dict[int, int] = {}
         """Tokens of each request that have left."""
         self._put_at = self._sent_at = clock()
 
     def put(self, events: Sequence[WorkerEvent], *, may_hold: bool = False) -> None:
-        """Send what a step, or the commands before it, brought. `may_hold`: a step like this one follows at once."""
+        """Send what a step, or the commands before it, brought.
+
+        `may_hold`: another step follows at once: one like this, or one that will not take longer than HOLD_SECONDS.
+        """
         now = self._clock()
         seconds, self._put_at = now - self._put_at, now
+        if events and may_hold and all(isinstance(event, Started | CellUse) for event in events):
+            self._starts += events
+            return
         tokens = [event for event in events if isinstance(event, Tokens) and self._has_begun(event)]
         if len(tokens) < len(events):
             self._leave([*self._held.values(), *events], now)
@@ -45,7 +53,7 @@ class Outbox:
 
     def flush(self) -> None:
         """Send what is held: there is something else to do before the next step."""
-        if self._held:
+        if self._held or self._starts:
             self._leave([*self._held.values()], self._put_at)
 
     def _has_begun(self, event: Tokens) -> bool:
@@ -57,7 +65,8 @@ class Outbox:
             self._held[event.request_id] = event if held is None else _joined(held, event)
 
     def _leave(self, events: Sequence[WorkerEvent], now: float) -> None:
-        self._held = {}
+        events = [*self._starts, *events]
+        self._starts, self._held = [], {}
         self._sent_at = now
         for event in events:
             if isinstance(event, Tokens):

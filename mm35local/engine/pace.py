@@ -20,6 +20,7 @@ blocks wherever those keep the pace.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -135,6 +136,12 @@ class Pace:
         spare = (SLOWDOWN - 1) * alone
         spare -= min(self._num_drafts * (self._draft_seconds or 0.0), spare / 2)
         return PromptShare(_affordable(spare, beside, room, fewest=1))
+
+    def prompt_seconds(self, num_rows: int) -> float:
+        """What a step of so many prompt tokens and no streams is expected to take; infinite while unknown."""
+        num_blocks = max(1, -(-num_rows // BLOCK))
+        each = self._seconds_apart(num_blocks)
+        return math.inf if each is None else num_blocks * BLOCK * each
 
     def draft_budget(self, num_streams: int, num_prompt_rows: int, room: int) -> int:
         """Drafts for the next step, `room` at most; a stream that has the step for itself sets its own pace."""

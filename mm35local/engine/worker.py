@@ -42,9 +42,10 @@ from mm35local.engine.kv_store import KvStore
 from mm35local.engine.llama_backend import LlamaBackend
 from mm35local.engine.load_rate import LoadRate, file_bytes
 from mm35local.engine.measured import compare
-from mm35local.engine.outbox import Outbox
+from mm35local.engine.outbox import HOLD_SECONDS, Outbox
 from mm35local.engine.paying import PayingDrafter
 from mm35local.engine.speculation import Drafter, NgramDrafter, Speculator
+from mm35local.engine.threads import take_long_slices
 from mm35local.engine.tokenizing import Tokenizing
 from mm35local.engine.warm_up import warm_up
 from mm35local.errors import EngineError, LoadFailed, Mm35Error, RpcError
@@ -61,6 +62,7 @@ def run(config: EngineConfig, connection: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _redirect_output(config.log_path)
     inbox = Inbox(connection)
+    take_long_slices()  # but the inbox's thread does not
     started = time.monotonic()
     os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # the plan counts cards as the driver does
     buffers = BufferLog()
@@ -152,7 +154,8 @@ def _serve(core: EngineCore, tokenizing: Tokenizing, inbox: Inbox, outbox: Outbo
         is_open = not any(isinstance(command, Shutdown) for command in commands)
         if commands:
             outbox.flush()
-            outbox.put(_with_cell_use([*_handle(commands, core, tokenizing), *core.take_events()], core))
+            events = [*_handle(commands, core, tokenizing), *core.take_events()]
+            outbox.put(_with_cell_use(events, core), may_hold=core.first_step_seconds <= HOLD_SECONDS)
         if core.has_work:
             outbox.put(_with_cell_use(core.step(), core), may_hold=core.is_steady)
 

@@ -127,18 +127,17 @@ class Context:
         return int(llama_cpp.llama_memory_seq_pos_max(self._memory, sequence)) + 1
 
     def state_bytes(self, sequence: int) -> int:
-        """Size of `seq_state`."""
+        """Size of `seq_state`; llama.cpp goes through all cells for it."""
         return int(llama_cpp.llama_state_seq_get_size(self.handle, sequence))
 
-    def seq_state(self, sequence: int, num_more_bytes: int = 0) -> npt.NDArray[np.uint8]:
+    def seq_state(self, sequence: int, state_bytes: int, num_more_bytes: int = 0) -> npt.NDArray[np.uint8]:
         """A copy of the sequence's cells, in llama.cpp's own format of this version and configuration.
 
-        Behind it `num_more_bytes` are left to the caller.
+        `state_bytes` is what that method told. Behind the copy `num_more_bytes` are left to the caller.
         """
-        size = self.state_bytes(sequence)
-        state = self._states.take(size + num_more_bytes)
+        state = self._states.take(state_bytes + num_more_bytes)
         pointer = ctypes.cast(state.ctypes.data, ctypes.POINTER(ctypes.c_uint8))
-        num_bytes = llama_cpp.llama_state_seq_get_data(self.handle, pointer, size, sequence)
+        num_bytes = llama_cpp.llama_state_seq_get_data(self.handle, pointer, state_bytes, sequence)
         return state[: num_bytes + num_more_bytes]
 
     def set_seq_state(self, sequence: int, state: npt.NDArray[np.uint8]) -> bool:

@@ -12,7 +12,7 @@ from mm35local.chat.tools import ToolCall
 from mm35local.chat.turn import Done, Prefill, Started, TurnEvent
 from mm35local.server.logprobs import PendingScores, chat_logprobs
 from mm35local.server.problems import Problem
-from mm35local.server.sse import COMMENT, DONE, frame
+from mm35local.server.sse import COMMENT, DONE, Opening, frame
 from mm35local.server.stopwatch import Stopwatch
 from mm35local.types import Usage
 
@@ -44,7 +44,7 @@ class ChatWriter:
         self._scores[index].feed(event)
         match event:
             case Started():
-                yield self._chunk(index, {"role": "assistant", "content": ""})
+                yield Opening(self._chunk(index, {"role": "assistant", "content": ""}))
                 yield from self._progress(index)
             case Prefill():
                 yield from self._progress(index)

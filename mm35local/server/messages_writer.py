@@ -10,7 +10,7 @@ from typing import Any
 from mm35local.chat.turn import Done, Started, TurnEvent
 from mm35local.server.blocks import Block, BlockEvent, Blocks, Closed, Grown, Kind, Opened
 from mm35local.server.problems import Problem
-from mm35local.server.sse import frame
+from mm35local.server.sse import Opening, frame
 from mm35local.types import FinishReason, Usage
 
 _SIGNATURE = "mm35local"  # clients drop thinking that is not signed; nobody checks it
@@ -35,8 +35,8 @@ class MessagesWriter:
     def take(self, index: int, event: TurnEvent) -> Iterator[bytes]:
         if isinstance(event, Started):
             usage = Usage(event.num_prompt_tokens, 0, event.num_cached_tokens)
-            yield _frame({"type": "message_start", "message": self._message([], _ending(None), _usage(usage))})
-            yield self.ping
+            start = {"type": "message_start", "message": self._message([], _ending(None), _usage(usage))}
+            yield Opening(_frame(start) + self.ping)
         for change in self._blocks.take(event):
             yield from _frames(change)
         if isinstance(event, Done):

@@ -13,7 +13,7 @@ from mm35local.server.blocks import Block, BlockEvent, Blocks, Closed, Grown, Ki
 from mm35local.server.logprobs import entry
 from mm35local.server.problems import Problem
 from mm35local.server.responses_items import item_of, part_of
-from mm35local.server.sse import COMMENT, frame
+from mm35local.server.sse import COMMENT, Opening, frame
 from mm35local.types import FinishReason
 
 # kind: the names of its events (of a piece, of the whole), and of the whole's field
@@ -38,8 +38,8 @@ class ResponsesWriter:
 
     def take(self, index: int, event: TurnEvent) -> Iterator[bytes]:
         if isinstance(event, Started):
-            yield self._frame("response.created", response=self._response("in_progress"))
-            yield self._frame("response.in_progress", response=self._response("in_progress"))
+            yield Opening(self._frame("response.created", response=self._response("in_progress")))
+            yield Opening(self._frame("response.in_progress", response=self._response("in_progress")))
         if isinstance(event, Done):
             self._done = event
         for change in self._blocks.take(event):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mm35local.engine import filling
 from mm35local.engine.api import Cancel, CellUse, Failed, Finished, Progress, RequestEvent, Started, Submit, Tokens
 from mm35local.engine.backend import ABORTED, NO_CELLS
 from mm35local.engine.core import EngineCore
@@ -49,17 +51,18 @@ class Run:
         *,
         n_ctx: int = N_CTX,
         max_waiting: int = 100,
+        n_batch: int = N_BATCH,
         random: Random | None = None,
     ) -> None:
         """All steps take equally long, or as long as `random` says, so that some are filled."""
-        self.backend = backend or make_backend(n_ctx=n_ctx)
+        self.backend = backend or make_backend(n_ctx=n_ctx, n_batch=n_batch)
         num_slots = len(self.backend.cells) // 2
         lengths = iter(random.random, None) if random else repeat(1.0)
         self.core = EngineCore(
             self.backend,
             n_ctx=n_ctx,
             num_slots=num_slots,
-            n_batch=N_BATCH,
+            n_batch=n_batch,
             max_waiting=max_waiting,
             clock=accumulate(lengths).__next__,
         )
@@ -119,10 +122,15 @@ class Run:
 
 
 def make_backend(
-    *, n_ctx: int = N_CTX, num_slots: int = NUM_SLOTS, faults: Iterator[int] | None = None, can_trim: bool = True
+    *,
+    n_ctx: int = N_CTX,
+    num_slots: int = NUM_SLOTS,
+    n_batch: int = N_BATCH,
+    faults: Iterator[int] | None = None,
+    can_trim: bool = True,
 ) -> FakeBackend:
     return FakeBackend(
-        num_slots=num_slots, capacity=n_ctx, n_batch=N_BATCH, faults=faults, can_trim=can_trim, block=BLOCK
+        num_slots=num_slots, capacity=n_ctx, n_batch=n_batch, faults=faults, can_trim=can_trim, block=BLOCK
     )
 
 
@@ -314,6 +322,18 @@ def test_streams_go_on_beside_a_long_prompt() -> None:
     ]
     run.drain()
     run.check()
+
+
+def test_what_a_first_step_will_take_is_known_while_there_are_prompts_alone() -> None:
+    run = Run(n_ctx=300, n_batch=filling.BLOCK)
+    assert run.core.first_step_seconds == math.inf, "there is nothing to do"
+    run.submit((1,) * filling.BLOCK)
+    assert run.core.first_step_seconds == math.inf, "nothing was measured"
+    run.drain()
+    run.submit((2,) * filling.BLOCK)
+    assert run.core.first_step_seconds == pytest.approx(1.0), "as long as the one before"
+    run.step()
+    assert run.core.first_step_seconds == math.inf, "it streams"
 
 
 def test_a_short_prompt_has_no_progress() -> None:

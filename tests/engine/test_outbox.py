@@ -74,6 +74,21 @@ def test_first_tokens_an_end_and_what_comes_before_another_kind_of_step_leave_at
     assert not mouth.sent
 
 
+def test_a_start_leaves_with_the_first_token_where_that_comes_at_once() -> None:
+    mouth = Mouth()
+    mouth.step(1.0, Started(1, 3, 0), CellUse())
+    assert not mouth.sent
+    mouth.step(0.01, Tokens(1, (7,)))
+    assert [list(events) for _, events in mouth.sent] == [[Started(1, 3, 0), CellUse(), Tokens(1, (7,))]]
+    mouth.step(1.0, Started(2, 3, 0), CellUse())
+    mouth.outbox.flush()
+    assert mouth.sent.pop()[1] == [Started(2, 3, 0), CellUse()], "more has come to be handled"
+    mouth.step(1.0, Started(3, 3, 0), CellUse(), may_hold=False)
+    assert mouth.sent.pop()[1] == [Started(3, 3, 0), CellUse()], "its first step takes long"
+    mouth.step(1.0, Started(4, 3, 0), Finished(5, FinishReason.STOP, USAGE))
+    assert mouth.sent.pop()[1] == [Started(4, 3, 0), Finished(5, FinishReason.STOP, USAGE)], "an end never waits"
+
+
 STEPS = st.lists(
     st.tuples(st.floats(1e-5, 0.02), st.lists(st.tuples(st.integers(0, 2), st.booleans()), max_size=4), st.booleans())
 )

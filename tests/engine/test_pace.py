@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -35,6 +37,16 @@ def test_a_mixed_step_is_as_slow_as_allowed_and_no_slower(stream_seconds: float,
     num_tokens = learned(stream_seconds, token_seconds).prompt_share(4, N_BATCH).num_tokens
     allowed = int((SLOWDOWN - 1) * stream_seconds / token_seconds + 1e-9)
     assert num_tokens == pytest.approx(min(max(allowed, 1), N_BATCH - 4), rel=0.02)
+
+
+def test_a_step_of_prompts_is_foretold_by_those_before_it() -> None:
+    pace = Pace()
+    assert pace.prompt_seconds(100) == math.inf
+    pace.observe(0, 0, 4 * BLOCK, 0.08)
+    assert pace.prompt_seconds(4 * BLOCK) == pace.prompt_seconds(3 * BLOCK + 1) == pytest.approx(0.08)
+    assert pace.prompt_seconds(BLOCK) == pace.prompt_seconds(0) == pytest.approx(0.02)
+    pace.observe(0, 0, BLOCK, 0.05)
+    assert pace.prompt_seconds(BLOCK) == pytest.approx(0.05), "of so many rows itself, where that was measured"
 
 
 def test_without_streams_a_prompt_gets_the_whole_batch() -> None:

@@ -259,7 +259,7 @@ def test_the_logits_behind_a_restored_state_are_those_behind_a_computed_one(smol
         tokens = list(range(1000, 1100))
         backend.open(1, GREEDY, tokens)
         backend.compute([Chunk(1, 0, 0, tokens[:-1], wants_token=False)])
-        state = backend.save(0)
+        state = backend.save(0, backend.state_bytes(0))
         computed = logits_after(backend, 0, tokens)
         backend.trim(0, 0)  # so that the cells are the same, and attention sums in the same order
         assert backend.restore(1, state, len(tokens) - 1)

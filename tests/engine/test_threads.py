@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mm35local.engine import threads
-from mm35local.engine.threads import Threads, cgroup_cpus, default_threads, sleep_at_barriers
+from mm35local.engine.threads import Threads, cgroup_cpus, default_threads, sleep_at_barriers, take_long_slices
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity masks on this system")
@@ -43,6 +44,22 @@ def test_one_core_stays_free_unless_hyperthreads_are_spare(
     monkeypatch.setattr(threads, "_core", core_of.__getitem__)
     monkeypatch.setattr(threads, "cgroup_cpus", lambda path: limit)
     assert default_threads() == expected
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux's scheduler")
+def test_threads_that_compute_ask_for_long_slices_and_stay_as_nice_as_they_were() -> None:
+    code = (
+        "import os; os.nice(3); from mm35local.engine.threads import take_long_slices;"
+        "print(take_long_slices(), os.sched_getscheduler(0) == os.SCHED_OTHER, os.getpriority(os.PRIO_PROCESS, 0))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    is_known = platform.machine() in ("x86_64", "aarch64")
+    assert run.stdout == f"{is_known} True 3\n"
+
+
+def test_where_the_system_call_has_no_known_number_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "riscv64")
+    assert not take_long_slices()
 
 
 def cgroup_cpus_of(line: str) -> float | None:

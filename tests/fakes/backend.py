@@ -112,7 +112,8 @@ class FakeBackend:
     def state_bytes(self, slot: int) -> int:
         return 4 * len(self.cells[slot]) + 4
 
-    def save(self, slot: int) -> npt.NDArray[np.uint8]:
+    def save(self, slot: int, state_bytes: int) -> npt.NDArray[np.uint8]:
+        assert state_bytes == self.state_bytes(slot), "nothing has changed since it was asked"
         return np.array([*self.cells[slot], self._ends.get(slot, 0)], dtype=np.int32).view(np.uint8)
 
     def restore(self, slot: int, state: npt.NDArray[np.uint8], num_tokens: int) -> bool:

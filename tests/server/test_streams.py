@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncGenerator, Mapping
 
 import httpx
 import pytest
@@ -12,7 +13,7 @@ from mm35local.errors import EngineOverloaded, WorkerDied
 from mm35local.server import sse
 from tests.fakes.engine import FakeEngine, Script
 from tests.fakes.metadata import chatml_ids
-from tests.server.conftest import fake_engine, listening, payloads, running, script
+from tests.server.conftest import ANSWER, Here, fake_engine, listening, payloads, running, script
 
 BODY = {"messages": [{"role": "user", "content": "Hi"}]}
 
@@ -68,6 +69,69 @@ async def test_a_waiting_stream_gets_headers_and_pings(monkeypatch: pytest.Monke
         rest = [line async for line in lines]
     assert (reply.status_code, seen) == (200, [": waiting", ""] * 3)
     assert payloads("\n".join(rest))[-1] == "[DONE]"
+
+
+async def test_what_opens_a_stream_leaves_with_the_first_text() -> None:
+    engine = fake_engine()
+    engine.step_seconds = 0.05
+    async with listening(engine) as here:
+        first, *_ = [chunk async for chunk in _chunks(here, "/v1/chat/completions", BODY)]
+    deltas = [json.loads(payload)["choices"][0]["delta"] for payload in payloads(first.decode())]
+    assert deltas == [{"role": "assistant", "content": ""}, {"content": ANSWER[:3]}]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "opening"),
+    [
+        ("/v1/chat/completions", BODY, '"role":"assistant"'),
+        ("/v1/messages", {**BODY, "max_tokens": 64}, "event: message_start"),
+        ("/v1/responses", {"input": "Hi"}, "event: response.in_progress"),
+    ],
+)
+async def test_it_leaves_alone_where_the_first_text_takes_longer_than_the_grace(
+    monkeypatch: pytest.MonkeyPatch, path: str, body: dict[str, object], opening: str
+) -> None:
+    monkeypatch.setattr(sse, "GRACE_SECONDS", 0.02)
+    engine = fake_engine()
+    engine.step_seconds = 0.3
+    async with listening(engine) as here:
+        chunks = _chunks(here, path, body)
+        first = (await anext(chunks)).decode()
+        assert not engine.records[0].num_sent
+        assert opening in first
+        assert ": waiting" not in first
+        engine.step_seconds = 0.0
+        rest = b"".join([chunk async for chunk in chunks]).decode()
+    assert opening not in rest
+
+
+async def test_progress_that_was_asked_for_does_not_wait() -> None:
+    engine = fake_engine()
+    engine.step_seconds = 0.3
+    async with listening(engine) as here:
+        chunks = _chunks(here, "/v1/chat/completions", {**BODY, "return_progress": True})
+        assert b"prompt_progress" in await anext(chunks)
+        assert not engine.records[0].num_sent
+        await chunks.aclose()
+
+
+async def _chunks(here: Here, path: str, body: Mapping[str, object]) -> AsyncGenerator[bytes, None]:
+    """As they were written."""
+    async with here.client.stream("POST", path, json={**body, "stream": True}) as reply:
+        assert reply.status_code == 200
+        async for chunk in reply.aiter_raw():
+            yield chunk
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [("/v1/chat/completions", BODY), ("/v1/messages", {**BODY, "max_tokens": 64}), ("/v1/responses", {"input": "Hi"})],
+)
+async def test_an_error_before_the_first_text_is_an_http_answer_too(path: str, body: dict[str, object]) -> None:
+    async with running(fake_engine(Script((), error=WorkerDied(-9)))) as here:
+        reply = await here.client.post(path, json={**body, "stream": True})
+    assert reply.status_code == 503
+    assert "ended with code -9" in reply.json()["error"]["message"]
 
 
 @pytest.mark.parametrize("stream", [False, True])
