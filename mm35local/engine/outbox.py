@@ -23,10 +23,15 @@ class Outbox:
     """Invariant: of each request, events leave in the order in which they were put."""
 
     def __init__(
-        self, send: Callable[[Sequence[WorkerEvent]], object], clock: Callable[[], float] = time.monotonic
+        self,
+        send: Callable[[Sequence[WorkerEvent]], object],
+        clock: Callable[[], float] = time.monotonic,
+        make_way: Callable[[], None] = lambda: None,
     ) -> None:
+        """`make_way` is called after what somebody waits for was sent, to let it be read before the next step."""
         self._send = send
         self._clock = clock
+        self._make_way = make_way
         self._starts: list[WorkerEvent] = []
         self._held: dict[int, Tokens] = {}
         self._num_left: dict[int, int] = {}
@@ -46,6 +51,7 @@ class Outbox:
         tokens = [event for event in events if isinstance(event, Tokens) and self._has_begun(event)]
         if len(tokens) < len(events):
             self._leave([*self._held.values(), *events], now)
+            self._make_way()
             return
         self._hold(tokens)
         if not may_hold or now + seconds > self._sent_at + HOLD_SECONDS:

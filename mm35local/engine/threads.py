@@ -74,6 +74,12 @@ def take_long_slices() -> bool:
     return int(ctypes.CDLL(None).syscall(number, 0, ctypes.c_char_p(attributes), 0)) == 0
 
 
+def make_way() -> None:
+    """Let whoever waits for this core have it first."""
+    if hasattr(os, "sched_yield"):
+        os.sched_yield()
+
+
 def _allowed_cpus() -> set[int]:
     if hasattr(os, "sched_getaffinity"):
         return set(os.sched_getaffinity(0))

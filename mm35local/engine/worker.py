@@ -45,7 +45,7 @@ from mm35local.engine.measured import compare
 from mm35local.engine.outbox import HOLD_SECONDS, Outbox
 from mm35local.engine.paying import PayingDrafter
 from mm35local.engine.speculation import Drafter, NgramDrafter, Speculator
-from mm35local.engine.threads import take_long_slices
+from mm35local.engine.threads import make_way, take_long_slices
 from mm35local.engine.tokenizing import Tokenizing
 from mm35local.engine.warm_up import warm_up
 from mm35local.errors import EngineError, LoadFailed, Mm35Error, RpcError
@@ -92,7 +92,7 @@ def run(config: EngineConfig, connection: Connection) -> None:
         store=store,
     )
     tokenizing = Tokenizing(backend.tokenize, inbox.put)
-    _serve(core, tokenizing, inbox, Outbox(connection.send))
+    _serve(core, tokenizing, inbox, Outbox(connection.send, make_way=make_way))
     core.save_cache()
     if store is not None:
         store.close()
