@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from mm35local.cli.console import byte_progress
 from mm35local.engine.api import Engine, EngineInfo, EngineState
 from mm35local.engine.measured import compare
+from mm35local.engine.threads import SHORT_SLICE, ask_for_slices
 from mm35local.errors import Mm35Error
 from mm35local.server.listen import Server, quiet_server
 
@@ -21,6 +22,7 @@ _POLL_SECONDS = 0.1
 
 def run_server(app: FastAPI, engine: Engine, listener: socket.socket, num_bytes: int) -> None:
     """Until SIGINT or SIGTERM. `num_bytes` are the file's. Raises what kept the model from loading the first time."""
+    ask_for_slices(SHORT_SLICE)
     asyncio.run(_run(app, engine, listener, num_bytes))
 
 

@@ -175,17 +175,11 @@ class EngineClient:
 
     async def _run_worker(self) -> tuple[int | None, str]:
         """One life of the worker: from its start to its exit code and reason."""
-        loop = asyncio.get_running_loop()
-        exited: asyncio.Future[tuple[int | None, str]] = loop.create_future()
-
-        def on_exit(exit_code: int | None, reason: str) -> None:
-            exited.set_result((exit_code, reason))
-
-        self._worker = await asyncio.to_thread(WorkerProcess, self._config, loop, self._on_events, on_exit)
+        self._worker = await WorkerProcess.start(self._config, self._on_events)
         if self._closing.is_set():
             self._send(Shutdown())
         try:
-            return await exited
+            return await self._worker.end()
         finally:
             self._worker = None
 
@@ -222,7 +216,7 @@ class EngineClient:
 
     # --- what the worker says ---
 
-    def _on_events(self, events: list[WorkerEvent]) -> None:
+    def _on_events(self, events: Sequence[WorkerEvent]) -> None:
         for event in events:
             match event:
                 case Loading(progress):

@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import queue
 import threading
-from multiprocessing.connection import Connection
 
 from mm35local.engine.api import Cancel, Command, Shutdown, Tokenized
+from mm35local.engine.pipe import Pipe
 
 
 class Inbox:
     """Commands in the order they were sent. The process ends at once when the other end of the pipe is gone."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+    def __init__(self, pipe: Pipe) -> None:
+        self._pipe = pipe
         self._commands: queue.SimpleQueue[Command | Tokenized] = queue.SimpleQueue()
         self._cancelled: set[int] = set()
         self.is_closing = False
@@ -42,7 +42,7 @@ class Inbox:
     def _read(self) -> None:
         while True:
             try:
-                command: Command = self._connection.recv()
+                command: Command = self._pipe.recv()
             except (EOFError, OSError):
                 os._exit(0)
             if isinstance(command, Cancel):

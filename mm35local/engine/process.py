@@ -1,6 +1,6 @@
-"""The worker process as its parent holds it: spawned, talked to over a pipe, reaped.
+"""The worker process as its parent holds it: spawned, talked to over a pair of sockets, reaped.
 
-Invariant: `on_exit` is called exactly once, after the last `on_events`, both in the event loop's thread.
+Invariant: nothing of the worker comes after `end` has returned.
 """
 
 from __future__ import annotations
@@ -8,90 +8,89 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import multiprocessing
-import queue
-import threading
-from collections.abc import Callable
-from multiprocessing.connection import Connection
+import socket
+from collections.abc import Callable, Sequence
 from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from typing import cast
 
 from mm35local.engine.api import Command, EngineConfig, WorkerEvent
 from mm35local.engine.log_tail import death_reason, log_size
+from mm35local.engine.pipe import Pipe, Unpacker, packed
 from mm35local.engine.threads import sleep_at_barriers
 
 SECONDS_TO_EXIT = 5.0
 """A worker whose pipe is closed has this long before it is killed."""
 
+OnEvents = Callable[[Sequence[WorkerEvent]], None]
 
-class WorkerProcess:
-    """One life of the worker. Construct it off the event loop: spawning takes some 20 ms."""
 
-    def __init__(
-        self,
-        config: EngineConfig,
-        loop: asyncio.AbstractEventLoop,
-        on_events: Callable[[list[WorkerEvent]], None],
-        on_exit: Callable[[int | None, str], None],
-    ) -> None:
-        """`on_exit` gets the exit code and the reason, "" if unknown. Raises OSError if no process can be made."""
-        self._config = config
-        self._loop = loop
+class WorkerProcess(asyncio.Protocol):
+    """One life of the worker, from `start` to `end`. All methods belong to one event loop."""
+
+    def __init__(self, process: SpawnProcess, on_events: OnEvents, log_path: Path, log_offset: int) -> None:
+        """For `start`; the last words of the worker stand behind `log_offset`."""
+        self.pid = process.pid
+        self._process = process
         self._on_events = on_events
-        self._on_exit = on_exit
-        self._log_offset = log_size(config.log_path)
-        self._connection, self._process = _spawn(config)
-        self.pid = self._process.pid
-        self._commands: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
-        threading.Thread(target=self._write, name="engine-commands", daemon=True).start()
-        self._thread = threading.Thread(target=self._read, name="engine-events", daemon=True)
-        self._thread.start()
+        self._log_path = log_path
+        self._log_offset = log_offset
+        self._incoming = Unpacker()
+        self._is_over = asyncio.Event()
+        self._transport: asyncio.WriteTransport
+
+    @classmethod
+    async def start(cls, config: EngineConfig, on_events: OnEvents) -> WorkerProcess:
+        """`on_events` gets what the worker tells. Raises OSError if no process can be made."""
+        log_offset = log_size(config.log_path)
+        ours, process = await asyncio.to_thread(_spawn, config)  # takes some 20 ms
+        worker = cls(process, on_events, config.log_path, log_offset)
+        await asyncio.get_running_loop().create_connection(lambda: worker, sock=ours)
+        return worker
 
     def send(self, command: Command) -> None:
-        """Never fails or waits: a worker that reads nothing must not stop us, and a dead one's requests are ended by
-        `on_exit`."""
-        self._commands.put(command)
+        """Never fails or waits: a worker that reads nothing must not stop us, and a dead one's requests end with it."""
+        if not self._transport.is_closing():
+            self._transport.write(packed(command))
 
     def kill(self) -> None:
         """For a worker that does not heed Shutdown."""
         with contextlib.suppress(ValueError):  # it has been reaped
             self._process.kill()
 
-    def _write(self) -> None:
-        with contextlib.suppress(OSError):
-            while (command := self._commands.get()) is not None:
-                self._connection.send(command)
+    async def end(self) -> tuple[int | None, str]:
+        """Wait for it. Returns the exit code and the reason, "" if unknown."""
+        try:
+            await self._is_over.wait()
+            return await asyncio.to_thread(self._reap)
+        finally:
+            self._transport.close()  # a worker whose parent has left goes, too
 
-    def _read(self) -> None:
-        while True:
-            try:
-                events: list[WorkerEvent] = self._connection.recv()
-            except (EOFError, OSError):
-                break
-            if not self._call(self._on_events, events):
-                break
-        self._reap()
+    # --- what asyncio calls ---
 
-    def _reap(self) -> None:
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.WriteTransport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        for events in self._incoming.feed(data):
+            self._on_events(events)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._is_over.set()
+
+    def _reap(self) -> tuple[int | None, str]:
         self._process.join(SECONDS_TO_EXIT)
         if self._process.is_alive():
             self._process.kill()
             self._process.join()
-        self._commands.put(None)
         exit_code = self._process.exitcode
         self._process.close()
-        self._call(self._on_exit, exit_code, death_reason(self._config.log_path, self._log_offset, exit_code))
-
-    def _call(self, callback: Callable[..., None], *arguments: object) -> bool:
-        """In the loop's thread; False when the loop is closed and nobody listens any more."""
-        try:
-            self._loop.call_soon_threadsafe(callback, *arguments)
-        except RuntimeError:
-            return False
-        return True
+        return exit_code, death_reason(self._log_path, self._log_offset, exit_code)
 
 
-def _spawn(config: EngineConfig) -> tuple[Connection, SpawnProcess]:
+def _spawn(config: EngineConfig) -> tuple[socket.socket, SpawnProcess]:
     context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe(duplex=True)
+    ours, theirs = socket.socketpair()
     process = context.Process(target=_run, args=(config, theirs), name="mm35-engine", daemon=True)
     try:
         process.start()
@@ -103,9 +102,9 @@ def _spawn(config: EngineConfig) -> tuple[Connection, SpawnProcess]:
     return ours, process
 
 
-def _run(config: EngineConfig, connection: Connection) -> None:
+def _run(config: EngineConfig, end: socket.socket) -> None:
     """The worker is imported here and not above: the parent must never load llama.cpp."""
     sleep_at_barriers(config.num_threads)
     from mm35local.engine.worker import run
 
-    run(config, connection)
+    run(config, Pipe(end))

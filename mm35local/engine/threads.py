@@ -19,7 +19,8 @@ _FEW_SPINS = "1000"
 """Some microseconds: a thread that is about to come is met awake, one that lost its core is waited for asleep."""
 
 
-_SLICE_NS = 20_000_000
+LONG_SLICE, SHORT_SLICE = 0.02, 0.0001
+"""Seconds, for who computes and for who passes on what was computed."""
 _SCHED_ATTR = struct.Struct("=IIQiIQQQ")
 """linux/sched/types.h, its first version: size, policy, flags, nice, priority, runtime, deadline, period."""
 _SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}
@@ -60,17 +61,18 @@ def sleep_at_barriers(num_asked: int) -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", _FEW_SPINS)
 
 
-def take_long_slices() -> bool:
-    """Tell Linux that this thread, and those that it starts, compute for long and hurry for nothing.
+def ask_for_slices(seconds: float) -> bool:
+    """Tell Linux for how long this thread, and those that it starts, want a core at a time.
 
-    Their share of the cores stays what it was. But since Linux 6.12 whoever wakes up with shorter slices gets a core
-    from them at once: the server, to pass on a token that is there, and not some 3 ms later. False where the system
-    does not know of it.
+    Their share of the cores stays what it was. But since Linux 6.12 who wakes up and wants one for a shorter time gets
+    it at once from who computes: the server, to pass on a token that is there, and not some 3 ms later. False where
+    the system does not know of it.
     """
     number = _SCHED_SETATTR.get(platform.machine())
     if sys.platform != "linux" or number is None:
         return False
-    attributes = _SCHED_ATTR.pack(_SCHED_ATTR.size, 0, 0, os.getpriority(os.PRIO_PROCESS, 0), 0, _SLICE_NS, 0, 0)
+    nice = os.getpriority(os.PRIO_PROCESS, 0)
+    attributes = _SCHED_ATTR.pack(_SCHED_ATTR.size, 0, 0, nice, 0, round(1e9 * seconds), 0, 0)
     return int(ctypes.CDLL(None).syscall(number, 0, ctypes.c_char_p(attributes), 0)) == 0
 
 

@@ -14,7 +14,6 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 from mm35local.engine.api import (
@@ -44,8 +43,9 @@ from mm35local.engine.load_rate import LoadRate, file_bytes
 from mm35local.engine.measured import compare
 from mm35local.engine.outbox import HOLD_SECONDS, Outbox
 from mm35local.engine.paying import PayingDrafter
+from mm35local.engine.pipe import Pipe
 from mm35local.engine.speculation import Drafter, NgramDrafter, Speculator
-from mm35local.engine.threads import make_way, take_long_slices
+from mm35local.engine.threads import LONG_SLICE, ask_for_slices, make_way
 from mm35local.engine.tokenizing import Tokenizing
 from mm35local.engine.warm_up import warm_up
 from mm35local.errors import EngineError, LoadFailed, Mm35Error, RpcError
@@ -57,12 +57,12 @@ MOST_RAM_BYTES = 1 << 30
 """Of saved KV states, beside those that wait for the disk."""
 
 
-def run(config: EngineConfig, connection: Connection) -> None:
+def run(config: EngineConfig, pipe: Pipe) -> None:
     """The target of the process. Ctrl-C in a terminal is for the parent, which will send Shutdown."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _redirect_output(config.log_path)
-    inbox = Inbox(connection)
-    take_long_slices()  # but the inbox's thread does not
+    inbox = Inbox(pipe)
+    ask_for_slices(LONG_SLICE)  # not for the inbox's thread
     started = time.monotonic()
     os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # the plan counts cards as the driver does
     buffers = BufferLog()
@@ -70,17 +70,17 @@ def run(config: EngineConfig, connection: Connection) -> None:
     print(version(), file=sys.stderr)
     asked = config
     try:
-        config, backend = _load_largest(library, asked, buffers, inbox, connection)
+        config, backend = _load_largest(library, asked, buffers, inbox, pipe)
         info = _info(asked, config, backend, buffers, time.monotonic() - started)
         draft_model = _open_draft_model(library, config, backend)
     except RpcError:
         raise  # the process ends and starts again, later each time: the worker over there may come back
     except Mm35Error as error:
-        connection.send([LoadError(error)])
+        pipe.send([LoadError(error)])
         return
     for measured in compare(info.planned, info.buffers):
         print(measured, file=sys.stderr)
-    connection.send([Ready(info)])
+    pipe.send([Ready(info)])
     store = _open_store(config)
     core = EngineCore(
         backend,
@@ -92,7 +92,7 @@ def run(config: EngineConfig, connection: Connection) -> None:
         store=store,
     )
     tokenizing = Tokenizing(backend.tokenize, inbox.put)
-    _serve(core, tokenizing, inbox, Outbox(connection.send, make_way=make_way))
+    _serve(core, tokenizing, inbox, Outbox(pipe.send, make_way=make_way))
     core.save_cache()
     if store is not None:
         store.close()
@@ -203,23 +203,23 @@ def _submit(command: Submit, core: EngineCore) -> list[WorkerEvent]:
 
 
 def _load_largest(
-    library: Library, asked: EngineConfig, buffers: BufferLog, inbox: Inbox, connection: Connection
+    library: Library, asked: EngineConfig, buffers: BufferLog, inbox: Inbox, pipe: Pipe
 ) -> tuple[EngineConfig, LlamaBackend]:
     """The configuration asked for, or the first of its fallbacks that memory allows."""
     configs = [asked, *asked.fallbacks]
     for config, following in pairwise(configs):
         try:
-            return config, _load(library, config, inbox, connection)
+            return config, _load(library, config, inbox, pipe)
         except LoadFailed as error:
             if not error.is_memory_short:
                 raise
             print(f"{error}; trying with {difference(asked, following)}", file=sys.stderr)
             buffers.forget()
-    return configs[-1], _load(library, configs[-1], inbox, connection)
+    return configs[-1], _load(library, configs[-1], inbox, pipe)
 
 
-def _load(library: Library, config: EngineConfig, inbox: Inbox, connection: Connection) -> LlamaBackend:
-    report = _progress_reporter(connection, file_bytes(config.model_path))
+def _load(library: Library, config: EngineConfig, inbox: Inbox, pipe: Pipe) -> LlamaBackend:
+    report = _progress_reporter(pipe, file_bytes(config.model_path))
 
     def on_progress(progress: float) -> bool:
         report(progress)
@@ -231,7 +231,7 @@ def _load(library: Library, config: EngineConfig, inbox: Inbox, connection: Conn
     return backend
 
 
-def _progress_reporter(connection: Connection, total_bytes: int) -> Callable[[float], None]:
+def _progress_reporter(pipe: Pipe, total_bytes: int) -> Callable[[float], None]:
     """Sends at most ten Loading events a second."""
     next_time = 0.0
     rate = LoadRate(total_bytes)
@@ -240,7 +240,7 @@ def _progress_reporter(connection: Connection, total_bytes: int) -> Callable[[fl
         nonlocal next_time
         if time.monotonic() >= next_time:
             next_time = time.monotonic() + SECONDS_BETWEEN_PROGRESS
-            connection.send([rate.at(progress, time.monotonic())])
+            pipe.send([rate.at(progress, time.monotonic())])
 
     return report
 

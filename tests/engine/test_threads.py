@@ -11,7 +11,14 @@ from pathlib import Path
 import pytest
 
 from mm35local.engine import threads
-from mm35local.engine.threads import Threads, cgroup_cpus, default_threads, sleep_at_barriers, take_long_slices
+from mm35local.engine.threads import (
+    SHORT_SLICE,
+    Threads,
+    ask_for_slices,
+    cgroup_cpus,
+    default_threads,
+    sleep_at_barriers,
+)
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity masks on this system")
@@ -47,10 +54,11 @@ def test_one_core_stays_free_unless_hyperthreads_are_spare(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux's scheduler")
-def test_threads_that_compute_ask_for_long_slices_and_stay_as_nice_as_they_were() -> None:
+def test_asking_for_slices_leaves_policy_and_niceness_as_they_were() -> None:
     code = (
-        "import os; os.nice(3); from mm35local.engine.threads import take_long_slices;"
-        "print(take_long_slices(), os.sched_getscheduler(0) == os.SCHED_OTHER, os.getpriority(os.PRIO_PROCESS, 0))"
+        "import os; os.nice(3); from mm35local.engine.threads import LONG_SLICE, ask_for_slices;"
+        "is_known = ask_for_slices(LONG_SLICE); is_normal = os.sched_getscheduler(0) == os.SCHED_OTHER;"
+        "print(is_known, is_normal, os.getpriority(os.PRIO_PROCESS, 0))"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     is_known = platform.machine() in ("x86_64", "aarch64")
@@ -59,7 +67,7 @@ def test_threads_that_compute_ask_for_long_slices_and_stay_as_nice_as_they_were(
 
 def test_where_the_system_call_has_no_known_number_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "machine", lambda: "riscv64")
-    assert not take_long_slices()
+    assert not ask_for_slices(SHORT_SLICE)
 
 
 def cgroup_cpus_of(line: str) -> float | None:
