@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import groupby, zip_longest
 
-from mm35local.chat.call_ids import hashed
+from mm35local.chat.call_ids import answer_seed, hashed
 from mm35local.chat.deltas import Delta, TextDelta, ThinkingDelta, ToolCallDelta
 from mm35local.chat.parser import Parser
 from mm35local.chat.scores import ScoredToken, Scores, scored
@@ -30,13 +31,18 @@ class Answer:
     """`feed` the tokens of each step, then `flush` once."""
 
     def __init__(
-        self, parser: Parser, vocabulary: Vocabulary, stops: Sequence[str], offered: Sequence[str], seed: str
+        self,
+        parser: Parser,
+        vocabulary: Vocabulary,
+        stops: Sequence[str],
+        offered: Sequence[str],
+        prompt: Sequence[int],
     ) -> None:
-        """`offered` are the names of tools that may be called; `seed` makes the calls' ids."""
+        """`offered` are the names of tools that may be called; the calls' ids are made of `prompt`, token ids."""
         self._parser = parser
         self._stops = StopStrings(stops)
         self._offered = offered
-        self._seed = seed
+        self._prompt = prompt
         self._vocabulary = vocabulary
         self._warnings: list[str] = []
         self._texts: list[str] = []
@@ -44,6 +50,11 @@ class Answer:
         self._calls: list[_Call] = []
         self.num_tokens = 0
         """Fed, none after a stop string."""
+
+    @cached_property
+    def _seed(self) -> str:
+        """Made for the first call: it takes a while, and most answers have none."""
+        return answer_seed(self._prompt)
 
     @property
     def stop(self) -> str | None:

@@ -6,8 +6,12 @@ Invariant: ids below 1000 are control tokens, byte pairs follow in rank order, t
 from __future__ import annotations
 
 import base64
+from array import array
 from collections.abc import Iterator
+from threading import Lock
+from typing import NamedTuple
 
+from cachetools import LRUCache
 from mistral_common.tokens.tokenizers.base import TokenizerVersion
 from mistral_common.tokens.tokenizers.model_settings_builder import ModelSettingsBuilder
 from mistral_common.tokens.tokenizers.tekken import SpecialTokenInfo, Tekkenizer, TokenInfo
@@ -28,8 +32,44 @@ _SETTINGS = {
 }
 
 
+_MOST_CHARS = 1 << 22
+"""Of texts that are kept with their tokens: some 8 MB, of ordinary ones."""
+_LONGEST = _MOST_CHARS // 4
+
+
+_OVERHEAD = 256
+"""What keeping a text takes beside it, in characters."""
+
+
+class _Encoded(NamedTuple):
+    num_chars: int
+    ids: array[int]
+
+
 class _Tekkenizer(Tekkenizer):
+    """Keeps what texts were encoded to: an agent sends all that was said before with every turn."""
+
     num_special_tokens = NUM_SPECIAL  # a property there, and asked for once a token
+
+    def __init__(self, *arguments: object, **named: object) -> None:
+        super().__init__(*arguments, **named)  # type: ignore[arg-type]
+        self._encoded: LRUCache[str, _Encoded] = LRUCache(_MOST_CHARS, _num_chars)
+        self._lock = Lock()  # long prompts are rendered in threads
+
+    def encode(self, s: str, bos: bool, eos: bool) -> list[int]:
+        if bos or eos or len(s) > _LONGEST:
+            return super().encode(s, bos, eos)
+        with self._lock:
+            known = self._encoded.get(s)
+        if known is None:
+            known = _Encoded(len(s) + _OVERHEAD, array("I", super().encode(s, bos, eos)))
+            with self._lock:
+                self._encoded[s] = known
+        return known.ids.tolist()
+
+
+def _num_chars(encoded: _Encoded) -> int:
+    return encoded.num_chars
 
 
 def tekken_version(vocabulary: Vocabulary) -> TokenizerVersion | None:

@@ -14,7 +14,6 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from mm35local.chat.answer import Answer
-from mm35local.chat.call_ids import answer_seed
 from mm35local.chat.deltas import TextDelta, ThinkingDelta, ToolCallDelta
 from mm35local.chat.dialect import Dialect
 from mm35local.chat.messages import Conversation
@@ -182,8 +181,8 @@ async def run_turn(engine: api.Engine, dialect: Dialect, turn: Turn) -> AsyncGen
     room.check(len(prompt.token_ids))
     enforced = await _grammar(dialect, conversation, turn.response_format)
     params = replace(turn.params, grammar=enforced.grammar or turn.params.grammar)
-    seed = answer_seed(prompt.token_ids)
-    answer = Answer(dialect.parser(), dialect.vocabulary, turn.stops, _callable(conversation), seed)
+    offered = _callable(conversation)
+    answer = Answer(dialect.parser(), dialect.vocabulary, turn.stops, offered, prompt.token_ids)
     reader = _Events(answer, history.notes, enforced.warnings)
     done: Done | None = None
     async with aclosing(engine.generate(prompt, params, turn.client)) as events:

@@ -98,6 +98,6 @@ def test_a_recorded_answer_cut_anywhere_gives_the_same_deltas() -> None:
 
 
 def heard(pieces: list[tuple[int, ...]]) -> tuple[list[Delta], tuple[str, ...], int]:
-    answer = Answer(mistral().parser(), mistral().vocabulary, (), ("get_weather", "answer"), "seed")
+    answer = Answer(mistral().parser(), mistral().vocabulary, (), ("get_weather", "answer"), (1, 2))
     deltas = [delta for piece in pieces for delta in answer.feed(piece) if not isinstance(delta, Scores)]
     return merged([*deltas, *answer.flush(is_cut=False)]), answer.warnings, answer.num_thinking_tokens

@@ -11,12 +11,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mistral_common.protocol.instruct.request import ChatCompletionRequest
+from mistral_common.tokens.tokenizers.base import TokenizerVersion
 from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
+from mistral_common.tokens.tokenizers.tekken import Tekkenizer
 
+from mm35local.chat import tekken
 from mm35local.chat.dialect import Dialect, load_dialect
 from mm35local.chat.messages import Conversation, Effort, Message, Role
 from mm35local.chat.normalize import normalize
+from mm35local.chat.tekken import build_tekkenizer, tekken_version
 from mm35local.chat.tools import Tool
+from mm35local.chat.vocabulary import Vocabulary
 from mm35local.errors import ModelFileError
 from tests.chat.histories import HISTORIES, TOOLS
 from tests.fakes.metadata import mistral_metadata, mistral_tekken_text
@@ -155,3 +160,27 @@ def test_what_the_first_grammar_waits_for_can_be_done_while_loading() -> None:
     ready = load_dialect(mistral_metadata(), "pocket.gguf", prepares_grammars=True)
     assert "_grammars" not in vars(plain)
     assert "_grammars" in vars(ready)
+
+
+def test_a_text_that_comes_again_is_encoded_once_and_its_tokens_are_nobody_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    vocabulary = Vocabulary.from_metadata(mistral_metadata(), "x")
+    version = tekken_version(vocabulary)
+    assert version is not None
+    tekkenizer = build_tekkenizer(vocabulary, version, "x")
+    first = tekkenizer.encode("Say it again", bos=False, eos=False)
+    expected = list(first)
+    with_ends = tekkenizer.encode("Say it again", bos=True, eos=True)
+    assert with_ends == [tekkenizer.bos_id, *expected, tekkenizer.eos_id]
+    first.clear()
+    monkeypatch.setattr(Tekkenizer, "encode", None)
+    assert tekkenizer.encode("Say it again", bos=False, eos=False) == expected
+
+
+def test_texts_that_are_kept_encoded_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tekken, "_MOST_CHARS", 4 * (tekken._OVERHEAD + 10))
+    vocabulary = Vocabulary.from_metadata(mistral_metadata(), "x")
+    tekkenizer = build_tekkenizer(vocabulary, TokenizerVersion.v15, "x")
+    assert isinstance(tekkenizer, tekken._Tekkenizer)
+    for number in range(20):
+        tekkenizer.encode(f"{number:10}", bos=False, eos=False)
+    assert list(tekkenizer._encoded) == [f"{number:10}" for number in range(16, 20)]
