@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import socket
@@ -70,6 +71,7 @@ async def _watch_loading(server: Server, engine: Engine, listener: socket.socket
     if status.state is EngineState.FAILED:
         server.handle_exit(signal.SIGTERM, None)
         return status.error
+    gc.freeze()  # what is there now stays: to go through it for garbage takes some 50 ms, in the middle of an answer
     if status.info:
         _warn(status.info)
     host, port = listener.getsockname()[:2]

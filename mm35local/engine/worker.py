@@ -7,6 +7,7 @@ events for it. It ends on Shutdown, when the model cannot be loaded, and when it
 from __future__ import annotations
 
 import faulthandler
+import gc
 import os
 import signal
 import sys
@@ -92,6 +93,7 @@ def run(config: EngineConfig, pipe: Pipe) -> None:
         store=store,
     )
     tokenizing = Tokenizing(backend.tokenize, inbox.put)
+    gc.freeze()  # to look for garbage among all that was loaded takes some 10 ms
     _serve(core, tokenizing, inbox, Outbox(pipe.send, make_way=make_way))
     core.save_cache()
     if store is not None:
