@@ -16,7 +16,8 @@ from mm35local.engine.api import CellUse, Failed, Finished, Started, Tokens, Wor
 HOLD_SECONDS = 1 / 60
 """A frame of most screens. No token waits longer, unless the next step is slower than the last."""
 FIRST_TOKENS = 4
-"""Of an answer, at least: the first one is often no text yet, but a part of a character or of what may be a call."""
+"""The first token of an answer leaves at once, and the fourth: the first one may be no text yet, but a part of a
+character or of what may be a call."""
 
 
 class Outbox:
@@ -48,7 +49,7 @@ class Outbox:
         if events and may_hold and all(isinstance(event, Started | CellUse) for event in events):
             self._starts += events
             return
-        tokens = [event for event in events if isinstance(event, Tokens) and self._has_begun(event)]
+        tokens = [event for event in events if isinstance(event, Tokens) and self._may_wait(event)]
         if len(tokens) < len(events):
             self._leave([*self._held.values(), *events], now)
             self._make_way()
@@ -62,8 +63,11 @@ class Outbox:
         if self._held or self._starts:
             self._leave([*self._held.values()], self._put_at)
 
-    def _has_begun(self, event: Tokens) -> bool:
-        return self._num_left.get(event.request_id, 0) >= FIRST_TOKENS
+    def _may_wait(self, event: Tokens) -> bool:
+        num_left = self._num_left.get(event.request_id, 0)
+        held = self._held.get(event.request_id)
+        num_now = num_left + (len(held.token_ids) if held else 0) + len(event.token_ids)
+        return num_left >= FIRST_TOKENS or (num_left > 0 and num_now < FIRST_TOKENS)
 
     def _hold(self, events: Iterable[Tokens]) -> None:
         for event in events:
