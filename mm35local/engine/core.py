@@ -69,10 +69,12 @@ class EngineCore:
 
     @property
     def is_steady(self) -> bool:
-        """Do all answers go on, with nothing else to compute?"""
+        """Do all answers go on, with nothing else to compute but long prompts beside them?"""
         if self._waiting or not self._running:
             return False
-        return all(request.num_wanted == 1 for request in self._running.values())
+        return all(
+            request.num_wanted == 1 or not is_short(request, self._n_batch) for request in self._running.values()
+        )
 
     @property
     def first_step_seconds(self) -> float:

@@ -2,7 +2,7 @@
 
 Whoever reads them runs on the cores that the next step computes on: at a thousand tokens a second a message each costs
 more than the tokens, and one that tells of a start delays the first token. The first tokens, an end, and whatever else
-there is to tell never wait; a start does, where its first step is as quick.
+there is to tell never wait; a start does, where its first step is as quick, and how far a prompt is.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-from mm35local.engine.api import CellUse, Failed, Finished, Started, Tokens, WorkerEvent
+from mm35local.engine.api import CellUse, Failed, Finished, Progress, Started, Tokens, WorkerEvent
 
 HOLD_SECONDS = 1 / 60
 """A frame of most screens. No token waits longer, unless the next step is slower than the last."""
@@ -34,7 +34,7 @@ class Outbox:
         self._clock = clock
         self._make_way = make_way
         self._starts: list[WorkerEvent] = []
-        self._held: dict[int, Tokens] = {}
+        self._held: dict[int, Tokens | Progress] = {}
         self._num_left: dict[int, int] = {}
         """Tokens of each request that have left."""
         self._put_at = self._sent_at = clock()
@@ -49,12 +49,12 @@ class Outbox:
         if events and may_hold and all(isinstance(event, Started | CellUse) for event in events):
             self._starts += events
             return
-        tokens = [event for event in events if isinstance(event, Tokens) and self._may_wait(event)]
-        if len(tokens) < len(events):
+        patient = [event for event in events if isinstance(event, Tokens | Progress) and self._may_wait(event)]
+        if len(patient) < len(events):
             self._leave([*self._held.values(), *events], now)
             self._make_way()
             return
-        self._hold(tokens)
+        self._hold(patient)
         if not may_hold or now + seconds > self._sent_at + HOLD_SECONDS:
             self.flush()
 
@@ -63,16 +63,20 @@ class Outbox:
         if self._held or self._starts:
             self._leave([*self._held.values()], self._put_at)
 
-    def _may_wait(self, event: Tokens) -> bool:
+    def _may_wait(self, event: Tokens | Progress) -> bool:
+        if isinstance(event, Progress):
+            return True
         num_left = self._num_left.get(event.request_id, 0)
         held = self._held.get(event.request_id)
-        num_now = num_left + (len(held.token_ids) if held else 0) + len(event.token_ids)
+        num_now = num_left + len(event.token_ids) + (len(held.token_ids) if isinstance(held, Tokens) else 0)
         return num_left >= FIRST_TOKENS or (num_left > 0 and num_now < FIRST_TOKENS)
 
-    def _hold(self, events: Iterable[Tokens]) -> None:
+    def _hold(self, events: Iterable[Tokens | Progress]) -> None:
         for event in events:
             held = self._held.get(event.request_id)
-            self._held[event.request_id] = event if held is None else _joined(held, event)
+            if isinstance(event, Tokens) and isinstance(held, Tokens):
+                event = _joined(held, event)
+            self._held[event.request_id] = event
 
     def _leave(self, events: Sequence[WorkerEvent], now: float) -> None:
         events = [*self._starts, *events]

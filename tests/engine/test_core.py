@@ -336,6 +336,20 @@ def test_what_a_first_step_will_take_is_known_while_there_are_prompts_alone() ->
     assert run.core.first_step_seconds == math.inf, "it streams"
 
 
+def test_steps_are_steady_beside_a_long_prompt_and_not_where_short_ones_take_turns() -> None:
+    run = Run()
+    steady = [run.core.is_steady]
+    run.submit((1, 2, 3), SamplingParams(temperature=0, max_tokens=50, ignore_eos=True))
+    steady.append(run.core.is_steady)
+    run.step()
+    steady.append(run.core.is_steady)
+    run.submit(tuple(range(10, 12 + N_BATCH)))
+    steady.append(run.core.is_steady)
+    run.submit((4, 5, 6))
+    steady.append(run.core.is_steady)
+    assert steady == [False, False, True, True, False]
+
+
 def test_a_short_prompt_has_no_progress() -> None:
     run = Run()
     request = run.submit((1,) * N_BATCH)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mm35local.engine.api import CellUse, Finished, Started, Tokens, WorkerEvent
+from mm35local.engine.api import CellUse, Finished, Progress, Started, Tokens, WorkerEvent
 from mm35local.engine.outbox import FIRST_TOKENS, HOLD_SECONDS, Outbox
 from mm35local.types import FinishReason, TokenLogprobs, Usage
 
@@ -88,6 +88,17 @@ def test_a_start_leaves_with_the_first_token_where_that_comes_at_once() -> None:
     assert mouth.sent.pop()[1] == [Started(3, 3, 0), CellUse()], "its first step takes long"
     mouth.step(1.0, Started(4, 3, 0), Finished(5, FinishReason.STOP, USAGE))
     assert mouth.sent.pop()[1] == [Started(4, 3, 0), Finished(5, FinishReason.STOP, USAGE)], "an end never waits"
+
+
+def test_how_far_a_prompt_is_waits_with_tokens_and_only_the_last_is_told() -> None:
+    mouth = begun(1)
+    mouth.step(0.001, Tokens(1, (1,)), Progress(2, 3, 9))
+    mouth.step(0.001, Tokens(1, (2,)), Progress(2, 6, 9))
+    assert not mouth.sent
+    mouth.step(HOLD_SECONDS, Tokens(1, (3,)))
+    assert mouth.sent.pop()[1] == [Tokens(1, (1, 2, 3)), Progress(2, 6, 9)]
+    mouth.step(0.1, Progress(2, 8, 9))
+    assert mouth.sent.pop()[1] == [Progress(2, 8, 9)], "steps are slow now"
 
 
 STEPS = st.lists(
