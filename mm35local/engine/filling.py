@@ -65,6 +65,11 @@ class Filling:
         """Seconds of (a step, a row, a row's cell, a block's cell)."""
         self._num_unfitted = 0
 
+    @property
+    def knows_blocks(self) -> bool:
+        """Was one measured?"""
+        return any(num_block_cells for _, _, num_block_cells in self._samples)
+
     def fill_to(self, load: Load) -> int:
         """How many rows the step shall have at least; 0: no more than it needs."""
         if not 1 < load.num_rows < self.block or self.seconds(load) <= MIN_GAIN * self.seconds(load, self.block):
@@ -72,15 +77,15 @@ class Filling:
         return self.block
 
     def seconds(self, load: Load, fill_to: int = 0) -> float:
-        """What such a step is expected to take."""
+        """What such a step is expected to take: some time, however little is known."""
         if self._num_unfitted >= STEPS_BETWEEN_FITS:
             self._costs = _fit(np.array(list(self._samples.values())))
             self._num_unfitted = 0
-        return sum(map(mul, self._features(load, fill_to), self._costs), 0.0)
+        return max(_LEAST_SECONDS, sum(map(mul, self._features(load, fill_to), self._costs), 0.0))
 
     def block_seconds(self, num_cells: int, most_rows: int) -> list[float]:
         """What 1, 2, ... blocks are expected to take behind `num_cells`; none before one was measured."""
-        if not any(kind[2] for kind in self._samples):
+        if not self.knows_blocks:
             return []
         rows = range(self.block, most_rows + 1, self.block)
         return [self.seconds(Load(num_rows, 0, num_cells + num_rows)) for num_rows in rows]

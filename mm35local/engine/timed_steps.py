@@ -37,8 +37,8 @@ class TimedSteps:
         return sampled
 
     def filled(self, streams: Sequence[Chunk]) -> Filled | None:
-        """What a step of these takes at most, drafts and all; None where it is not filled, or has prompts."""
-        if self._filling is None or not self._has_room_for(self._filling):
+        """What a step of these takes at most, drafts and all; None where it has prompts, is not filled, or none was."""
+        if self._filling is None or not self._filling.knows_blocks or not self._has_room_for(self._filling):
             return None
         load = self._load(streams)
         if load.num_rows > len(streams):

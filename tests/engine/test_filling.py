@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,12 @@ from mm35local.engine.api import EngineConfig, Submit
 from mm35local.engine.backend import Chunk
 from mm35local.engine.core import EngineCore
 from mm35local.engine.filling import BLOCK, Filling, Load, attention_block
+from mm35local.engine.kv_pool import KvPool
 from mm35local.engine.llama_backend import LlamaBackend
+from mm35local.engine.pace import Pace
+from mm35local.engine.prefix_cache import Hit
+from mm35local.engine.speculation import Speculator
+from mm35local.engine.timed_steps import TimedSteps
 from mm35local.native.library import Library
 from mm35local.types import Prompt, SamplingParams
 from tests.fakes.backend import FakeBackend
@@ -95,6 +101,40 @@ def test_a_trial_that_took_longer_is_not_repeated_for_long() -> None:
         no_gain.step(filling, one(500, 8))
         no_gain.step(filling, one(2000, 8))
     assert sum(no_gain.step(filling, one(1900 + i, 8)) > 0 for i in range(100)) <= 5
+
+
+def test_what_was_never_measured_takes_some_time_all_the_same() -> None:
+    """Where rows before the first block cost what their cells do, a block without any would cost nothing."""
+    filling = Filling(BLOCK)
+    assert filling.seconds(one(0, 1), BLOCK) > 0
+    for depth in (10, 100, 1000, 10, 100, 1000):
+        filling.observe(one(depth, 1), 0, 1e-6 * depth)
+    assert filling.seconds(one(100, 1), BLOCK) > 0
+
+
+@given(st.lists(st.tuples(st.integers(1, 200), st.integers(0, 5000), st.booleans(), st.floats(0, 10)), min_size=1))
+def test_whatever_was_measured_everything_takes_some_time(steps: list[tuple[int, int, bool, float]]) -> None:
+    filling = Filling(BLOCK)
+    for num_rows, depth, is_filled, seconds in steps:
+        filling.observe(one(depth, num_rows), BLOCK * is_filled, seconds)
+    found = [filling.seconds(one(depth, n), fill_to) for depth in (0, 900) for n in (1, 70) for fill_to in (0, BLOCK)]
+    assert min(found) > 0
+    assert filling.knows_blocks == any(max(n, BLOCK * is_filled) >= BLOCK for n, _, is_filled, _ in steps)
+
+
+def test_guesses_know_of_no_block_before_one_was_measured() -> None:
+    backend = FakeBackend(num_slots=2, capacity=400, n_batch=BLOCK, block=BLOCK)
+    pool, speculator = KvPool(backend, n_ctx=400), Speculator(())
+    steps = TimedSteps(backend, pool, Pace(), speculator, count(0.0, 0.5).__next__)
+    slot, _ = pool.take(Hit(None, 0))
+    backend.open(1, SamplingParams(), (1, 2))
+    chunk = Chunk(1, slot, 0, (5,), wants_token=False)
+    steps.compute([chunk])
+    assert steps.filled([chunk]) is None
+    steps.compute([Chunk(1, slot, 1, (6,) * BLOCK, wants_token=False)])
+    known = steps.filled([chunk])
+    assert known is not None
+    assert known.seconds > 0
 
 
 def test_what_blocks_take_is_told_once_one_was_measured() -> None:
