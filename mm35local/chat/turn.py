@@ -7,9 +7,10 @@ Invariant: a turn ends in exactly one `Done`, or raises an Mm35Error; the texts 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -55,6 +56,8 @@ class Started:
     num_prompt_tokens: int
     num_cached_tokens: int
     notes: tuple[Note, ...] = ()
+    at: float = field(default_factory=time.monotonic, compare=False)
+    """When, of `time.monotonic`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +101,7 @@ class _Events:
         """What there is to tell after an event of the engine. Raises the error of `Failed`."""
         match event:
             case api.Started():
-                self._started = Started(event.num_prompt_tokens, event.num_cached_tokens, self._notes)
+                self._started = Started(event.num_prompt_tokens, event.num_cached_tokens, self._notes, event.at)
                 yield self._started
             case api.Progress():
                 yield Prefill(event.num_computed, event.num_prompt_tokens)

@@ -6,6 +6,7 @@ request is rejected, cancelled, or the worker dies.
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -162,6 +163,8 @@ class Started:
     request_id: int
     num_prompt_tokens: int
     num_cached_tokens: int
+    at: float = field(default_factory=time.monotonic, compare=False)
+    """When, of `time.monotonic`, which is the same in all processes; the event may be told later."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ class Stopwatch:
         now = time.monotonic()
         match event:
             case Started():
-                self.started_at = now
+                self.started_at = event.at
                 self.num_prompt_tokens, self.num_cached_tokens = event.num_prompt_tokens, event.num_cached_tokens
                 self.num_computed_tokens = event.num_cached_tokens
             case Prefill():

@@ -72,6 +72,18 @@ async def test_events_in_order_and_the_end_last() -> None:
     ]
 
 
+async def test_a_start_keeps_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def generate(*_: object) -> AsyncGenerator[api.RequestEvent, None]:
+        yield api.Started(1, NUM_PROMPT_TOKENS, 0, at=12.5)
+        yield api.Finished(1, FinishReason.STOP, Usage(NUM_PROMPT_TOKENS, 0, 0))
+
+    engine = fake(Script(steps("x")))
+    monkeypatch.setattr(FakeEngine, "generate", generate)
+    started, *_ = await run(engine)
+    assert isinstance(started, Started)
+    assert started.at == 12.5
+
+
 @pytest.mark.parametrize("dialect", [chatml, mistral])
 async def test_what_cannot_fit_however_it_is_cut_is_not_tokenized(
     dialect: Callable[[], Dialect], monkeypatch: pytest.MonkeyPatch
