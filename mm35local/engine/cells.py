@@ -27,6 +27,8 @@ class CellTree:
 
     def __init__(self) -> None:
         self._tips: dict[int, _Node | None] = {}
+        self._held: dict[tuple[int, ...], int] = {}
+        """What `num_held` told since anything changed: a step asks it several times."""
         self.num_used = 0
 
     def num_tokens(self, sequence: int) -> int:
@@ -42,6 +44,7 @@ class CellTree:
         """The sequence takes `num_tokens` new cells."""
         if not num_tokens:
             return
+        self._held.clear()
         tip = self._tips.get(sequence)
         self.num_used += num_tokens
         if tip is not None and tip.num_users == 1:
@@ -54,6 +57,7 @@ class CellTree:
         """`target`, which must be empty, shares the first `num_tokens` cells of `source`."""
         assert self._tips.get(target) is None, "a fork starts from an empty sequence"
         assert num_tokens <= self.num_tokens(source), "a fork shares what there is"
+        self._held.clear()
         if num_tokens:
             node = self._node_ending_at(source, num_tokens)
             node.num_users += 1
@@ -64,6 +68,7 @@ class CellTree:
         tip = self._tips.get(sequence)
         if tip is None or num_tokens >= tip.end:
             return
+        self._held.clear()
         if tip.num_users == 1 and num_tokens > tip.first:
             self.num_used -= tip.end - num_tokens
             tip.end = num_tokens
@@ -85,7 +90,21 @@ class CellTree:
 
     def num_held(self, sequences: Iterable[int], hit: tuple[int, int] | None = None) -> int:
         """Cells that at least one of `sequences` holds, or that are among the first n of s for `hit` = (s, n)."""
+        if hit is None:
+            key = tuple(sequences)
+            if key not in self._held:
+                self._held[key] = self._count_held(key, set())
+            return self._held[key]
+        source, num_tokens = hit
         seen: set[int] = set()
+        return self._count_held(sequences, seen) + sum(
+            max(0, min(node.end, num_tokens) - node.first)
+            for node in _path(self._tips.get(source))
+            if id(node) not in seen
+        )
+
+    def _count_held(self, sequences: Iterable[int], seen: set[int]) -> int:
+        """Adds the nodes of `sequences` to those that were seen, and tells the cells of the new ones."""
         num_cells = 0
         for sequence in sequences:
             for node in _path(self._tips.get(sequence)):
@@ -93,13 +112,6 @@ class CellTree:
                     break
                 seen.add(id(node))
                 num_cells += node.end - node.first
-        if hit is not None:
-            source, num_tokens = hit
-            num_cells += sum(
-                max(0, min(node.end, num_tokens) - node.first)
-                for node in _path(self._tips.get(source))
-                if id(node) not in seen
-            )
         return num_cells
 
     def fault(self) -> str | None:

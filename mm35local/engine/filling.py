@@ -27,7 +27,7 @@ MIN_GAIN = 1.15
 SMOOTHING = 0.25
 MOST_SURPRISE = 2.0
 """One step counts as at most so many times what others like it took."""
-STEPS_BETWEEN_FITS = 8
+STEPS_BETWEEN_FITS = 32
 _LEAST_SECONDS = 1e-9
 _RIDGE = 1e-6
 """What cannot be told apart yet is taken to share the seconds."""

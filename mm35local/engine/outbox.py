@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 
 from mm35local.engine.api import CellUse, Failed, Finished, Progress, Started, Tokens, WorkerEvent
 
@@ -91,10 +90,10 @@ class Outbox:
 
 
 def _joined(first: Tokens, second: Tokens) -> Tokens:
-    return replace(
-        first,
-        token_ids=first.token_ids + second.token_ids,
-        logprobs=first.logprobs + second.logprobs,
-        num_drafted=first.num_drafted + second.num_drafted,
-        num_accepted=first.num_accepted + second.num_accepted,
+    return Tokens(
+        first.request_id,
+        first.token_ids + second.token_ids,
+        first.logprobs + second.logprobs,
+        first.num_drafted + second.num_drafted,
+        first.num_accepted + second.num_accepted,
     )
