@@ -30,13 +30,9 @@ _PATTERN = _LETTER_RUN + r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S
 _SETTINGS = {
     "reasoning_effort": {"type": "enum", "values": ["none", "high"], "accepts_none": True, "default": "none"},
 }
-
-
 _MOST_CHARS = 1 << 22
 """Of texts that are kept with their tokens: some 8 MB, of ordinary ones."""
 _LONGEST = _MOST_CHARS // 4
-
-
 _OVERHEAD = 256
 """What keeping a text takes beside it, in characters."""
 
