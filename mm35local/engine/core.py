@@ -316,6 +316,8 @@ class EngineCore:
 
     def _advance(self, request: Request, token_ids: Sequence[int]) -> None:
         """These are in the cells now."""
+        if not token_ids:
+            return
         assert request.slot is not None, "only running requests are computed"
         self._pool.append(request.slot, token_ids)
         request.num_computed += len(token_ids)

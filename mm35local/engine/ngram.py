@@ -25,6 +25,8 @@ MAX_SHIFT = 4
 """Tokens that an edit may have put in or left out, where the place that was copied from is looked for again."""
 MAX_LOST = 16
 """Tokens since the last place was found; then the copy has ended."""
+_SHIFTS = tuple(sorted(range(-MAX_SHIFT, MAX_SHIFT + 1), key=abs))
+"""The nearest first."""
 _BITS = 21
 """Of a token id in a key; three make 63."""
 
@@ -75,7 +77,7 @@ class NgramIndex:
     def _beside(self, end: int) -> tuple[int, int]:
         """Where the copy is now: nearby behind the same token, else behind the one that a changed token stands for."""
         aligned = end - self._distance
-        for shift in sorted(range(-MAX_SHIFT, MAX_SHIFT + 1), key=abs):
+        for shift in _SHIFTS:
             place = aligned + shift
             if 0 < place < end and self._tokens[place - 1] == self._tokens[end - 1] >= 0:
                 return place, 1
@@ -83,12 +85,11 @@ class NgramIndex:
 
     def _copy(self, place: int, end: int, max_tokens: int) -> list[int]:
         """The tokens from `place` on; where they reach the end, they go on with themselves."""
-        copied: list[int] = []
-        for position in range(place, place + max_tokens):
-            token_id = self._tokens[position] if position < end else copied[position - end]
-            if token_id < 0:
-                break
-            copied.append(token_id)
+        known = self._tokens[place : min(end, place + max_tokens)]
+        copied = [*known] * -(-max_tokens // len(known)) if max_tokens else []
+        del copied[max_tokens:]
+        if copied and min(copied) < 0:
+            del copied[next(index for index, token_id in enumerate(copied) if token_id < 0) :]
         return copied
 
     def _agreement(self, place: int, end: int) -> int:

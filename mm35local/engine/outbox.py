@@ -1,4 +1,4 @@
-"""The worker's mouth: tokens of very quick steps leave together, as many as a screen could show at once.
+"""The worker's mouth: tokens of very quick steps leave together, thirty times a second.
 
 Whoever reads them runs on the cores that the next step computes on: at a thousand tokens a second a message each costs
 more than the tokens, and one that tells of a start delays the first token. The first tokens, an end, and whatever else
@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 from mm35local.engine.api import CellUse, Failed, Finished, Progress, Started, Tokens, WorkerEvent
 
-HOLD_SECONDS = 1 / 60
-"""A frame of most screens. No token waits longer, unless the next step is slower than the last."""
+HOLD_SECONDS = 1 / 30
+"""As often as video moves: nobody sees text come more smoothly. No token waits longer, unless the next step is slower
+than the last."""
 FIRST_TOKENS = 4
 """The first token of an answer leaves at once, and the fourth: the first one may be no text yet, but a part of a
 character or of what may be a call."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import takewhile
 from typing import Protocol
 
 from mm35local.engine.backend import Chunk
@@ -97,8 +96,12 @@ class Acceptance:
 
     def chances(self, num_drafts: int) -> list[float]:
         """The probability that draft 1, 2, ... is confirmed, which takes all before it; as far as it is MIN_CHANCE."""
-        chances = (self.first * self.later**number for number in range(num_drafts))
-        return list(takewhile(lambda chance: chance >= MIN_CHANCE, chances))
+        chances: list[float] = []
+        chance = self.first
+        while len(chances) < num_drafts and chance >= MIN_CHANCE:
+            chances.append(chance)
+            chance *= self.later
+        return chances
 
     def learn(self, num_drafts: int, num_accepted: int, rate: float = LEARNING_RATE) -> None:
         self.first += rate * ((num_accepted > 0) - self.first)

@@ -45,10 +45,13 @@ class Batch:
         """Append consecutive tokens of one sequence; logits, if wanted, are those of the last. Returns its row."""
         first, end = self.num_rows, self.num_rows + len(token_ids)
         assert first < end <= len(self._token), "a batch takes 1..capacity rows"
-        self._token[first:end] = token_ids
-        np.add(self._offsets[: end - first], position, out=self._position[first:end])
-        self._sequence[first:end] = sequence
-        self._wants_logits[first:end] = 0
+        if end - first == 1:  # a stream's: slices would take three times as long
+            self._token[first], self._position[first], self._sequence[first] = token_ids[0], position, sequence
+        else:
+            self._token[first:end] = token_ids
+            np.add(self._offsets[: end - first], position, out=self._position[first:end])
+            self._sequence[first:end] = sequence
+            self._wants_logits[first : end - 1] = 0
         self._wants_logits[end - 1] = wants_logits
         self.num_rows = end
         return end - 1

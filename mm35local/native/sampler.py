@@ -73,7 +73,8 @@ class Sampler:
 
     def sample(self, logits: npt.NDArray[np.float32]) -> int:
         """Choose a token by `logits`, f32[n_vocab], and remember it. Those of `never` get -inf, in place."""
-        logits[self._never] = -np.inf
+        if self._never.size:
+            logits[self._never] = -np.inf
         if self._chain is None:
             return int(logits.argmax())
         return self._candidates.choose(self._chain, logits)
