@@ -151,6 +151,10 @@ class EngineCore:
         """Put every ended sequence into the store, before the end."""
         self._pool.save_all()
 
+    def copy_ahead(self) -> None:
+        """While there is nothing to do: prepare for another conversation than the one that ended last."""
+        self._pool.copy_ahead()
+
     def fault(self) -> str | None:
         """What is wrong with the books of the cells; None if nothing is."""
         return self._pool.fault()

@@ -25,10 +25,15 @@ class Inbox:
         """From a thread of this process: the loop wakes up and sends it."""
         self._commands.put(answer)
 
+    @property
+    def is_empty(self) -> bool:
+        """Has nothing come that was not drained?"""
+        return self._commands.empty()
+
     def drain(self, *, block: bool) -> list[Command | Tokenized]:
         """Everything that has come; with `block`, sleep until there is something."""
         commands = [self._commands.get()] if block else []
-        while not self._commands.empty():
+        while not self.is_empty:
             commands.append(self._commands.get())
         for command in commands:
             if isinstance(command, Cancel):

@@ -18,6 +18,8 @@ FEWEST_EVICTED = 256
 
 WORTH_SAVING = 64
 """Tokens. A shorter sequence is computed again in the time a file takes."""
+MOST_BYTES_AHEAD = 1 << 24
+"""Of a state that is copied before anybody needs its cells: a request that comes meanwhile waits some 4 ms."""
 WORTH_RESTORING = 64
 """Tokens that a saved state must hold beyond what is in the cells. A token's cells load faster than it is computed."""
 
@@ -142,17 +144,37 @@ class KvPool:
             if not self._put_away(victim, self._store):
                 spared.append(victim)
 
+    def copy_ahead(self) -> None:
+        """While nothing runs: copy what ended last into the store's RAM, if another conversation would put it away.
+
+        That one then begins without waiting for the copy. A large state is not copied for a mere chance.
+        """
+        latest = next(reversed(self._cache.idle), None)
+        if self._store is None or latest is None or self._backend.most_idle_cells(0) is None:
+            return
+        if self._cache.cells.num_own(latest) >= WORTH_SAVING and self._is_mostly_own(latest):
+            self._copy(latest, self._store, most_bytes=MOST_BYTES_AHEAD)
+
     def _put_away(self, sequence: int, store: KvStore) -> bool:
         """See `thin_out`. False if it has to stay."""
-        num_own = self._cache.cells.num_own(sequence)
-        if num_own >= WORTH_SAVING:
-            if num_own < self._cache.num_tokens(sequence) / 2:
-                return False
-            num_bytes = self._backend.state_bytes(sequence)
-            if not store.has_ram_for(num_bytes):
-                return False
-            self._save(sequence, num_bytes)
+        if self._cache.cells.num_own(sequence) >= WORTH_SAVING and not (
+            self._is_mostly_own(sequence) and self._copy(sequence, store)
+        ):
+            return False
         self._forget(sequence)
+        return True
+
+    def _is_mostly_own(self, sequence: int) -> bool:
+        return self._cache.cells.num_own(sequence) >= self._cache.num_tokens(sequence) / 2
+
+    def _copy(self, sequence: int, store: KvStore, *, most_bytes: int | None = None) -> bool:
+        """See to it that the store has its state, in RAM if it was not there. False if that has no room for it."""
+        if store.covers(self._cache.tokens(sequence)):
+            return True
+        num_bytes = self._backend.state_bytes(sequence)
+        if not store.has_ram_for(num_bytes) or (most_bytes is not None and num_bytes > most_bytes):
+            return False
+        self._save(sequence, num_bytes)
         return True
 
     def evict(self, num_cells: int) -> bool:

@@ -104,11 +104,13 @@ class KvStore:
         return sum(saved.num_bytes for saved in self._unwritten)
 
     def accepts(self, tokens: Int32Array, num_bytes: int) -> bool:
-        """Would a state of that size be kept? Not when one that is kept already begins with all of its tokens."""
+        """Would a state of that size be kept? Not one that is kept already."""
         is_behind = len(self._unwritten) >= MOST_UNWRITTEN and self._num_unwritten_bytes > self._ram_bytes
-        if num_bytes > self._disk_bytes or is_behind:
-            return False
-        return not any(num_common(saved.tokens, tokens) == len(tokens) for saved in self._saved if not saved.is_lost)
+        return num_bytes <= self._disk_bytes and not is_behind and not self.covers(tokens)
+
+    def covers(self, tokens: Int32Array) -> bool:
+        """Is a state kept that begins with all of these?"""
+        return any(num_common(saved.tokens, tokens) == len(tokens) for saved in self._saved if not saved.is_lost)
 
     def put(self, tokens: Int32Array, state: Bytes) -> None:
         """Keep it, instead of those whose tokens are a beginning of its."""

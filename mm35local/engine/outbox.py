@@ -34,7 +34,9 @@ class Outbox:
         self._clock = clock
         self._make_way = make_way
         self._starts: list[WorkerEvent] = []
-        self._held: dict[int, Tokens | Progress] = {}
+        self._progress: dict[int, Progress] = {}
+        self._tokens: dict[int, Tokens] = {}
+        """What is held of each request, in one event."""
         self._num_left: dict[int, int] = {}
         """Tokens of each request that have left."""
         self._put_at = self._sent_at = clock()
@@ -49,43 +51,50 @@ class Outbox:
         if events and may_hold and all(isinstance(event, Started | CellUse) for event in events):
             self._starts += events
             return
-        patient = [event for event in events if isinstance(event, Tokens | Progress) and self._may_wait(event)]
-        if len(patient) < len(events):
-            self._leave([*self._held.values(), *events], now)
+        is_patient = all(map(self._may_wait, events))
+        others = [event for event in events if not self._hold(event)]
+        if not is_patient:
+            self._leave(others, now)
             self._make_way()
-            return
-        self._hold(patient)
-        if not may_hold or now + seconds > self._sent_at + HOLD_SECONDS:
+        elif not may_hold or now + seconds > self._sent_at + HOLD_SECONDS:
             self.flush()
 
     def flush(self) -> None:
         """Send what is held: there is something else to do before the next step."""
-        if self._held or self._starts:
-            self._leave([*self._held.values()], self._put_at)
+        if self._starts or self._progress or self._tokens:
+            self._leave((), self._put_at)
 
-    def _may_wait(self, event: Tokens | Progress) -> bool:
-        if isinstance(event, Progress):
-            return True
+    def _may_wait(self, event: WorkerEvent) -> bool:
+        if not isinstance(event, Tokens):
+            return isinstance(event, Progress)
         num_left = self._num_left.get(event.request_id, 0)
-        held = self._held.get(event.request_id)
-        num_now = num_left + len(event.token_ids) + (len(held.token_ids) if isinstance(held, Tokens) else 0)
+        held = self._tokens.get(event.request_id)
+        num_now = num_left + len(event.token_ids) + (len(held.token_ids) if held else 0)
         return num_left >= FIRST_TOKENS or (num_left > 0 and num_now < FIRST_TOKENS)
 
-    def _hold(self, events: Iterable[Tokens | Progress]) -> None:
-        for event in events:
-            held = self._held.get(event.request_id)
-            if isinstance(event, Tokens) and isinstance(held, Tokens):
-                event = _joined(held, event)
-            self._held[event.request_id] = event
+    def _hold(self, event: WorkerEvent) -> bool:
+        """Keep it for the next message. False if it is none of those that come before the others there."""
+        match event:
+            case Tokens():
+                held = self._tokens.get(event.request_id)
+                self._tokens[event.request_id] = _joined(held, event) if held else event
+            case Progress():
+                self._progress[event.request_id] = event
+            case Started():
+                self._starts.append(event)
+            case _:
+                return False
+        return True
 
-    def _leave(self, events: Sequence[WorkerEvent], now: float) -> None:
-        events = [*self._starts, *events]
-        self._starts, self._held = [], {}
+    def _leave(self, others: Iterable[WorkerEvent], now: float) -> None:
+        for tokens in self._tokens.values():
+            num_left = self._num_left.get(tokens.request_id, 0)
+            self._num_left[tokens.request_id] = num_left + len(tokens.token_ids)
+        events = [*self._starts, *self._progress.values(), *self._tokens.values(), *others]
+        self._starts, self._progress, self._tokens = [], {}, {}
         self._sent_at = now
-        for event in events:
-            if isinstance(event, Tokens):
-                self._num_left[event.request_id] = self._num_left.get(event.request_id, 0) + len(event.token_ids)
-            elif isinstance(event, Finished | Failed):
+        for event in others:
+            if isinstance(event, Finished | Failed):
                 self._num_left.pop(event.request_id, None)
         self._send(events)
 

@@ -150,8 +150,9 @@ def _open_store(config: EngineConfig) -> KvStore | None:
 def _serve(core: EngineCore, tokenizing: Tokenizing, inbox: Inbox, outbox: Outbox) -> None:
     is_open = True
     while is_open:
-        if not core.has_work:
+        if not core.has_work and inbox.is_empty:
             _check_books(core)
+            core.copy_ahead()
         commands = inbox.drain(block=not core.has_work)
         is_open = not any(isinstance(command, Shutdown) for command in commands)
         if commands:

@@ -46,6 +46,10 @@ class Opening(bytes):
     """Frames that say no more than that an answer begins: they leave with the next ones, or at the end of the grace."""
 
 
+class Closing(bytes):
+    """Frames that an answer ends with: they leave with the end of the stream, or with another answer's in it."""
+
+
 def frame(payload: Mapping[str, Any], event: str | None = None) -> bytes:
     head = b"" if event is None else b"event: " + event.encode() + b"\n"
     return head + b"data: " + json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
@@ -114,7 +118,7 @@ class EventStream(Response):
         while True:
             idle = loop.time() - wire.written_at
             if not wire.is_open or idle >= PING_SECONDS:
-                await wire.write(b"" if wire.has_opening else self._ending.ping)
+                await wire.write(b"" if wire.holds else self._ending.ping)
                 idle = 0.0
             await asyncio.sleep(PING_SECONDS - idle)
 
@@ -125,27 +129,28 @@ class _Wire:
     def __init__(self, send: Send, headers: list[tuple[bytes, bytes]]) -> None:
         self._send = send
         self._headers = headers
-        self._opening = b""
+        self._held = b""
         self.is_open = False
         self.written_at = 0.0
 
     @property
-    def has_opening(self) -> bool:
-        """Does one wait to leave?"""
-        return bool(self._opening)
+    def holds(self) -> bool:
+        """Does something wait to leave?"""
+        return bool(self._held)
 
     async def write(self, data: bytes) -> None:
-        if isinstance(data, Opening) and not self.is_open:
-            self._opening += data
+        if isinstance(data, Closing) or (isinstance(data, Opening) and not self.is_open):
+            self._held += data
             return
+        await self._leave(data, more_body=True)
+
+    async def end(self, data: bytes) -> None:
+        await self._leave(data, more_body=False)
+
+    async def _leave(self, data: bytes, *, more_body: bool) -> None:
         self.written_at = asyncio.get_running_loop().time()
+        data, self._held = self._held + data, b""
         if not self.is_open:
             self.is_open = True
             await self._send({"type": "http.response.start", "status": 200, "headers": self._headers})
-            data, self._opening = self._opening + data, b""
-        await self._send({"type": "http.response.body", "body": data, "more_body": True})
-
-    async def end(self, data: bytes) -> None:
-        if data or self.has_opening:
-            await self.write(data)
-        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+        await self._send({"type": "http.response.body", "body": data, "more_body": more_body})

@@ -105,6 +105,37 @@ async def test_it_leaves_alone_where_the_first_text_takes_longer_than_the_grace(
     assert opening not in rest
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "closing"),
+    [
+        ("/v1/chat/completions", {**BODY, "stream_options": {"include_usage": True}}, ['"stop"', '"usage"', "[DONE]"]),
+        ("/v1/completions", {"prompt": "Hi", "stream_options": {"include_usage": True}}, ['"usage"', "[DONE]"]),
+        ("/v1/messages", {**BODY, "max_tokens": 64}, ["content_block_stop", "message_delta", "message_stop"]),
+        ("/v1/responses", {"input": "Hi"}, ["response.output_item.done", "response.completed"]),
+    ],
+)
+async def test_what_ends_a_stream_leaves_in_one_piece(path: str, body: dict[str, object], closing: list[str]) -> None:
+    engine = fake_engine()
+    engine.step_seconds = 0.02
+    async with listening(engine) as here:
+        *_, last = [chunk.decode() async for chunk in _chunks(here, path, body) if chunk]
+    places = [last.find(frame) for frame in closing]
+    assert -1 not in places
+    assert places == sorted(places)
+
+
+async def test_the_end_of_one_choice_leaves_with_the_next_of_another() -> None:
+    engine = fake_engine()
+    engine.step_seconds = 0.01
+    async with listening(engine) as here:
+        pieces = [chunk.decode() async for chunk in _chunks(here, "/v1/chat/completions", {**BODY, "n": 2})]
+    told = [json.loads(payload) for payload in payloads("".join(pieces)) if payload != "[DONE]"]
+    for index in (0, 1):
+        own = [choice for chunk in told for choice in chunk["choices"] if choice["index"] == index]
+        assert "".join(choice["delta"].get("content", "") for choice in own) == ANSWER
+        assert [choice["finish_reason"] for choice in own if choice["finish_reason"]] == ["stop"]
+
+
 async def test_progress_that_was_asked_for_does_not_wait() -> None:
     engine = fake_engine()
     engine.step_seconds = 0.3
