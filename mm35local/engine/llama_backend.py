@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,6 +42,15 @@ if TYPE_CHECKING:
 
 _FILLER_ID = 0
 """Any token will do: nobody looks at its cells."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What an open request's tokens are chosen with."""
+
+    sampler: Sampler
+    num_prompt_tokens: int
+    logprobs: LogprobsReader | None
 
 
 class LlamaBackend:
@@ -83,10 +93,8 @@ class LlamaBackend:
         self._image_grid = config.image_grid if self._sight else None
         self._most_idle_cells = partial(most_idle_cells, config)
         self._candidates = Candidates(self.model.n_vocab)
-        self._samplers: dict[int, Sampler] = {}
-        self._prompt_lengths: dict[int, int] = {}
+        self._answers: dict[int, _Answer] = {}
         self._ends = PromptEnds()
-        self._logprobs: dict[int, LogprobsReader] = {}
         self._prefilling: tuple[int, ...] = ()
         self._context.set_abort_callback(lambda: any(map(is_cancelled, self._prefilling)))
 
@@ -122,24 +130,21 @@ class LlamaBackend:
             self._masks.open(request_id, params.grammar)
         tokens = [token_id for token_id in prompt if token_id >= 0] if images else prompt
         never = self._eog_ids if params.ignore_eos else ()
-        self._samplers[request_id] = Sampler(
+        sampler = Sampler(
             params, self._candidates, n_vocab=self.n_vocab, n_ctx=self._n_ctx, prompt=tokens, never=never
         )
-        self._prompt_lengths[request_id] = len(prompt)
+        logprobs = None if params.num_logprobs is None else LogprobsReader(params.num_logprobs)
+        self._answers[request_id] = _Answer(sampler, len(prompt), logprobs)
         if self._sight is not None:
             self._sight.open(request_id, images)
-        if params.num_logprobs is not None:
-            self._logprobs[request_id] = LogprobsReader(params.num_logprobs)
 
     def close(self, request_id: int) -> None:
         self._masks.close(request_id)
-        self._logprobs.pop(request_id, None)
-        self._prompt_lengths.pop(request_id, None)
         if self._sight is not None:
             self._sight.close(request_id)
-        sampler = self._samplers.pop(request_id, None)
-        if sampler is not None:
-            sampler.close()
+        answer = self._answers.pop(request_id, None)
+        if answer is not None:
+            answer.sampler.close()
 
     def compute(self, chunks: Sequence[Chunk], *, fill_to: int = 0) -> list[tuple[int, ...]]:
         self._prefilling = tuple(chunk.request_id for chunk in chunks if len(chunk.token_ids) > 1)
@@ -187,21 +192,21 @@ class LlamaBackend:
 
     def _sample(self, chunk: Chunk, first_row: int) -> Iterator[int]:
         """The drafts that the sampler draws too, and what it draws instead of the next. One draw a token."""
-        constraint = self._masks.of(chunk.request_id)
+        answer, constraint = self._answers[chunk.request_id], self._masks.of(chunk.request_id)
         for number, draft in enumerate((*chunk.drafts, None)):
-            logits = self._logits(chunk, first_row, number)
+            logits = self._logits(chunk, first_row, number, answer.num_prompt_tokens)
             if constraint is not None and not constraint.mask(logits, number):
                 break
-            token_id = self._samplers[chunk.request_id].sample(logits)
-            if (logprobs := self._logprobs.get(chunk.request_id)) is not None:
-                logprobs.read(logits, token_id)
+            token_id = answer.sampler.sample(logits)
+            if answer.logprobs is not None:
+                answer.logprobs.read(logits, token_id)
             if constraint is not None:
                 constraint.feed(token_id)
             yield token_id
             if token_id != draft or token_id in self._eog_ids:
                 break
 
-    def _logits(self, chunk: Chunk, first_row: int, number: int) -> Float32Array:
+    def _logits(self, chunk: Chunk, first_row: int, number: int, num_prompt_tokens: int) -> Float32Array:
         """Behind `number` drafts of a chunk; the end of its request's prompt is kept, or was."""
         num_tokens = chunk.start + len(chunk.token_ids)
         if not chunk.token_ids:
@@ -209,7 +214,7 @@ class LlamaBackend:
             assert kept is not None, "nothing is left to compute only where the end is kept"
             return kept
         logits = self._context.logits(first_row + number)
-        if num_tokens == self._prompt_lengths[chunk.request_id] and number == 0:
+        if num_tokens == num_prompt_tokens and number == 0:
             self._ends.keep(chunk.slot, num_tokens, logits)
         return logits
 
@@ -217,8 +222,8 @@ class LlamaBackend:
         return self._ends.is_kept(slot, num_tokens)
 
     def take_logprobs(self, request_id: int) -> tuple[TokenLogprobs, ...]:
-        reader = self._logprobs.get(request_id)
-        return reader.take() if reader else ()
+        answer = self._answers.get(request_id)
+        return answer.logprobs.take() if answer and answer.logprobs else ()
 
     @property
     def num_sequences(self) -> int:
@@ -267,8 +272,8 @@ class LlamaBackend:
 
     def shutdown(self) -> None:
         """Free all native memory."""
-        for sampler in self._samplers.values():
-            sampler.close()
+        for answer in self._answers.values():
+            answer.sampler.close()
         self._owned.close()
 
 

@@ -61,6 +61,9 @@ class Masks:
 
         Raises GrammarFailed behind it, before anything is sampled, so that one that fails leaves all as they were.
         """
+        if not self._constraints:
+            yield
+            return
         due = [
             (constraint, chunk.drafts)
             for chunk in chunks

@@ -7,12 +7,14 @@ number that gives most tokens a second, which may well be none.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from mm35local.engine.backend import Chunk
 from mm35local.engine.bargain import Bargain
+from mm35local.engine.lookout import Lookout
 from mm35local.engine.ngram import LENGTH, NgramIndex
 from mm35local.engine.request import Request
 from mm35local.engine.step_costs import Filled, StepCosts
@@ -123,9 +125,17 @@ class _Record:
 class Speculator:
     """Adds drafts to a step, and learns from what became of them."""
 
-    def __init__(self, drafters: Sequence[Drafter], *, max_draft: int = MAX_DRAFT) -> None:
+    def __init__(
+        self,
+        drafters: Sequence[Drafter],
+        *,
+        max_draft: int = MAX_DRAFT,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
         """A drafter is asked about the sequences for which those before it had no guess; without any, all is off."""
         self._drafters = drafters
+        self._clock = clock
+        self._lookout = Lookout()
         self._max_draft = max_draft
         self._costs = StepCosts()
         self._bargain = Bargain()
@@ -149,25 +159,38 @@ class Speculator:
         decoding = [chunk for chunk in chunks if chunk.wants_token and requests[chunk.request_id].num_generated]
         asking = [requests[chunk.request_id] for chunk in decoding]
         limits = [max(0, min(self._max_draft, room, _room_of_answer(request))) for request in asking]
-        if not any(limits):
+        if not any(limits) or not self._lookout.is_due():
             return tuple(chunks)
+        started = self._clock()
+        drafts = self._choose(asking, limits, len(chunks), min(room, MAX_STEP_DRAFTS), filled)
+        self._lookout.looked(self._clock() - started, found=bool(drafts))
+        return tuple(
+            replace(chunk, drafts=drafts[chunk.request_id]) if chunk.request_id in drafts else chunk for chunk in chunks
+        )
+
+    def _choose(
+        self,
+        asking: Sequence[Request],
+        limits: Sequence[int],
+        num_chunks: int,
+        room: int,
+        filled: Callable[[], Filled | None],
+    ) -> dict[int, tuple[int, ...]]:
+        """The drafts of those requests for which some are worth computing."""
         records = [self._records.setdefault(request.request_id, _Record()) for request in asking]
         for record, draft in zip(records, self._propose(asking, limits), strict=True):
             record.draft = draft
         chances = [self._acceptance(record).chances(len(record.draft.token_ids)) for record in records]
         if not any(chances):
-            return tuple(chunks)
-        if len(decoding) == len(chunks) and not self._costs.knows(len(chunks)):
-            return tuple(chunks)  # what a plain step costs is learnt by one, now and then
-        lengths = self._best_lengths(chances, len(decoding), min(room, MAX_STEP_DRAFTS), filled())
-        drafts = {
-            chunk.request_id: record.draft.token_ids[:length]
-            for chunk, record, length in zip(decoding, records, lengths, strict=True)
+            return {}
+        if len(asking) == num_chunks and not self._costs.knows(num_chunks):
+            return {}  # what a plain step costs is learnt by one, now and then
+        lengths = self._best_lengths(chances, len(asking), room, filled())
+        return {
+            request.request_id: record.draft.token_ids[:length]
+            for request, record, length in zip(asking, records, lengths, strict=True)
             if length
         }
-        return tuple(
-            replace(chunk, drafts=drafts[chunk.request_id]) if chunk.request_id in drafts else chunk for chunk in chunks
-        )
 
     def observe(self, chunk: Chunk, sampled: Sequence[int]) -> None:
         """What was sampled behind a chunk.
@@ -191,6 +214,7 @@ class Speculator:
     def record_step(self, num_rows: int, seconds: float) -> None:
         """What a step cost."""
         self._bargain.take(seconds)
+        self._lookout.take(seconds)
         self._costs.record(num_rows, seconds)
 
     def close(self, request_id: int) -> None:

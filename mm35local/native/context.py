@@ -33,6 +33,12 @@ _KV_TYPES = {"f16": 1, "q4_0": 2, "q5_1": 7, "q8_0": 8}
 """ggml.h's enum ggml_type."""
 
 
+_address_of_logits = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32)(
+    ("llama_get_logits_ith", llama_cpp._lib)
+)
+"""The binding's own makes a pointer object of what it returns, for every token."""
+
+
 @dataclass(frozen=True, slots=True)
 class CellFormat:
     """How keys and values are kept; all types but f16 need flash attention."""
@@ -82,6 +88,8 @@ class Context:
         self._abort_callback = llama_cpp.ggml_abort_callback()
         self._may_abort = False
         self._row_of_logits = ctypes.c_float * model.n_vocab
+        self._logits_at: dict[int, npt.NDArray[np.float32]] = {}
+        """Views by address: llama.cpp keeps its rows in the same few places."""
         self._states = RecycledMemory()
 
     @property
@@ -109,10 +117,13 @@ class Context:
 
     def logits(self, row: int) -> npt.NDArray[np.float32]:
         """The logits of a row that asked for them, f32[n_vocab]: a view, valid until the next decode."""
-        pointer = llama_cpp.llama_get_logits_ith(self.handle, row)
-        assert pointer, "the row did not ask for logits"
-        values = self._row_of_logits.from_address(ctypes.addressof(pointer.contents))
-        return np.frombuffer(memoryview(values), np.float32)
+        address = _address_of_logits(self.handle, row)
+        assert address, "the row did not ask for logits"
+        view = self._logits_at.get(address)
+        if view is None:
+            view = np.frombuffer(self._row_of_logits.from_address(address), np.float32)
+            self._logits_at[address] = view
+        return view
 
     def seq_rm(self, sequence: int, first: int) -> bool:
         """Free the cells of positions >= `first`. False where the architecture cannot forget a part (recurrent)."""

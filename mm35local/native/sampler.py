@@ -59,7 +59,7 @@ class Sampler:
     ) -> None:
         """`n_ctx`: how far back penalties look, in tokens. `never`: ids that are not chosen, whatever else says so."""
         self._candidates = candidates
-        self._never = np.array(sorted(never), dtype=np.intp)
+        self._never = tuple(never)
         self._chain: int | None = None
         stages = [*_bias(params, n_vocab), *_penalties(params, n_vocab, n_ctx, prompt)]
         if params.temperature > 0:
@@ -73,8 +73,8 @@ class Sampler:
 
     def sample(self, logits: npt.NDArray[np.float32]) -> int:
         """Choose a token by `logits`, f32[n_vocab], and remember it. Those of `never` get -inf, in place."""
-        if self._never.size:
-            logits[self._never] = -np.inf
+        for token_id in self._never:
+            logits[token_id] = -np.inf
         if self._chain is None:
             return int(logits.argmax())
         return self._candidates.choose(self._chain, logits)
