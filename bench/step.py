@@ -22,10 +22,10 @@ from bench.results_file import report
 from mm35local.engine.api import EngineConfig, Submit, Tokens
 from mm35local.engine.core import EngineCore
 from mm35local.engine.llama_backend import LlamaBackend
+from mm35local.engine.sampler import Sampler
 from mm35local.engine.threads import sleep_at_barriers
 from mm35local.native.context import Context
 from mm35local.native.library import Library
-from mm35local.native.sampler import Sampler
 from mm35local.types import Prompt, SamplingParams
 
 _NUM_SLOTS = 16

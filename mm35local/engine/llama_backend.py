@@ -28,13 +28,13 @@ from mm35local.engine.images import PlacedImage
 from mm35local.engine.logprobs import LogprobsReader
 from mm35local.engine.masks import Masks
 from mm35local.engine.prompt_ends import Float32Array, PromptEnds
+from mm35local.engine.sampler import Sampler, Workspace
 from mm35local.engine.threads import default_threads
 from mm35local.errors import DecodeFailed, LoadFailed
 from mm35local.native.batch import Batch
 from mm35local.native.context import MAX_SEQUENCES, CellFormat, Context
 from mm35local.native.library import Library
 from mm35local.native.model import Model, Placing
-from mm35local.native.sampler import Candidates, Sampler
 from mm35local.types import ImageGrid, SamplingParams, TokenLogprobs
 
 if TYPE_CHECKING:
@@ -86,13 +86,12 @@ class LlamaBackend:
             self._owned = owned.pop_all()
             """What holds native memory, in the order of its opening: closed here on a failure, else at the end."""
         self._batch = Batch(config.n_batch)
-        self._n_ctx = config.n_ctx
         self._block = attention_block(config)
         self._num_sequences = num_sequences(config.num_slots) - 1
         """The last one of the context's is the fillers'."""
         self._image_grid = config.image_grid if self._sight else None
         self._most_idle_cells = partial(most_idle_cells, config)
-        self._candidates = Candidates(self.model.n_vocab)
+        self._workspace = Workspace(self.model.n_vocab)
         self._answers: dict[int, _Answer] = {}
         self._ends = PromptEnds()
         self._prefilling: tuple[int, ...] = ()
@@ -130,9 +129,7 @@ class LlamaBackend:
             self._masks.open(request_id, params.grammar)
         tokens = [token_id for token_id in prompt if token_id >= 0] if images else prompt
         never = self._eog_ids if params.ignore_eos else ()
-        sampler = Sampler(
-            params, self._candidates, n_vocab=self.n_vocab, n_ctx=self._n_ctx, prompt=tokens, never=never
-        )
+        sampler = Sampler(params, self._workspace, prompt=tokens, never=never)
         logprobs = None if params.num_logprobs is None else LogprobsReader(params.num_logprobs)
         self._answers[request_id] = _Answer(sampler, len(prompt), logprobs)
         if self._sight is not None:
@@ -142,9 +139,7 @@ class LlamaBackend:
         self._masks.close(request_id)
         if self._sight is not None:
             self._sight.close(request_id)
-        answer = self._answers.pop(request_id, None)
-        if answer is not None:
-            answer.sampler.close()
+        self._answers.pop(request_id, None)
 
     def compute(self, chunks: Sequence[Chunk], *, fill_to: int = 0) -> list[tuple[int, ...]]:
         self._prefilling = tuple(chunk.request_id for chunk in chunks if len(chunk.token_ids) > 1)
@@ -272,8 +267,6 @@ class LlamaBackend:
 
     def shutdown(self) -> None:
         """Free all native memory."""
-        for answer in self._answers.values():
-            answer.sampler.close()
         self._owned.close()
 
 

@@ -121,7 +121,7 @@ class Context:
         assert address, "the row did not ask for logits"
         view = self._logits_at.get(address)
         if view is None:
-            view = np.frombuffer(self._row_of_logits.from_address(address), np.float32)
+            view = np.frombuffer(memoryview(self._row_of_logits.from_address(address)), np.float32)
             self._logits_at[address] = view
         return view
 

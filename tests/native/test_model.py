@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mm35local.engine.sampler import Sampler, Workspace
 from mm35local.errors import LoadFailed
 from mm35local.native.batch import Batch
 from mm35local.native.context import ABORTED, NO_KV_SLOT, Context
 from mm35local.native.library import Library
 from mm35local.native.model import Model
-from mm35local.native.sampler import Candidates, Sampler
 from mm35local.types import SamplingParams
 
 N_CTX = 256
@@ -35,8 +35,8 @@ def context(library: Library, model: Model) -> Iterator[Context]:
 
 def generate(context: Context, model: Model, prompt: list[int], params: SamplingParams, num_tokens: int) -> list[int]:
     context.seq_rm(0, 0)
-    batch, candidates = Batch(64), Candidates(model.n_vocab)
-    sampler = Sampler(params, candidates, n_vocab=model.n_vocab, n_ctx=N_CTX, prompt=prompt)
+    batch = Batch(64)
+    sampler = Sampler(params, Workspace(model.n_vocab), prompt=prompt)
     answer: list[int] = []
     tokens, position = prompt, 0
     for _ in range(num_tokens):
@@ -46,7 +46,6 @@ def generate(context: Context, model: Model, prompt: list[int], params: Sampling
         position += len(tokens)
         tokens = [sampler.sample(context.logits(row))]
         answer += tokens
-    sampler.close()
     return answer
 
 
