@@ -12,7 +12,7 @@ from typing import cast
 import numpy as np
 import pytest
 
-from mm35local.engine import kv_file
+from mm35local.engine import kv_file, kv_pool
 from mm35local.engine.api import Cancel, EngineConfig, Finished, RequestEvent, Started, Submit
 from mm35local.engine.backend import Chunk
 from mm35local.engine.core import EngineCore
@@ -108,6 +108,41 @@ def test_idle_cells_stay_where_ram_has_no_room_for_their_state_and_where_they_ar
         assert core.num_used_cells >= num_used
         assert core.cell_use.store.num_ram_states == 0
         store.close()
+
+
+def test_what_ended_is_copied_before_it_must_give_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = KvStore(tmp_path, b"m" * 32, disk_bytes=1 << 20, ram_bytes=1 << 20)
+    core = open_thin_core(store, most_idle=1)
+    ask(core, PROMPT, 1)
+    core.copy_ahead()
+    assert core.cell_use.store.num_ram_states == 1
+    assert core.num_used_cells >= len(PROMPT), "a copy: whoever goes on with it finds it in the cells"
+    with monkeypatch.context() as patched:
+        patched.delattr(FakeBackend, "save")
+        core.copy_ahead()
+        ask(core, (1, 2, 3), 2)
+    assert core.num_used_cells <= 7, "it gave way, and nothing was copied for that"
+    longer = (*PROMPT, 7)
+    assert ask(core, longer, 3) == (200, expected_answer(longer, GREEDY, N_CTX))
+    core.copy_ahead()
+    assert core.cell_use.store.num_ram_states == 1, "in place of its own beginning"
+    assert core.fault() is None
+    store.close()
+
+
+def test_nothing_is_copied_that_can_stay_or_is_large_or_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = KvStore(tmp_path, b"m" * 32, disk_bytes=1 << 20, ram_bytes=1 << 20)
+    may_stay, short, large = open_core(store), open_thin_core(store, most_idle=1), open_thin_core(store, most_idle=1)
+    may_stay.copy_ahead()
+    for core, prompt in ((may_stay, PROMPT), (short, PROMPT[:20]), (large, PROMPT)):
+        ask(core, prompt, 1)
+    monkeypatch.setattr(kv_pool, "MOST_BYTES_AHEAD", 100)
+    for core in (may_stay, short, large):
+        core.copy_ahead()
+        assert core.cell_use.store.num_ram_states == 0
+    ask(large, (1, 2, 3), 2)
+    assert large.cell_use.store.num_ram_states == 1, "once it must"
+    store.close()
 
 
 def test_short_ends_do_not_keep_what_they_share_among_the_idle_cells(tmp_path: Path) -> None:
