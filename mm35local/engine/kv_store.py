@@ -17,7 +17,7 @@ import threading
 import time
 import uuid
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,8 @@ MOST_UNWRITTEN = 4
 """States that RAM has no room for wait for the disk; while there are so many, further ones are not kept."""
 SECONDS_IN_RAM = 30.0
 """So long a state that RAM has room for is not written."""
+HEAD = 32
+"""Tokens. States that share fewer with a prompt, and have more, are of no use for it, and told at a glance."""
 _NOTHING: Int32Array = np.empty(0, dtype=np.int32)
 
 
@@ -46,6 +48,11 @@ class Saved:
     put_at: float | None = None
     """Of `time.monotonic`, while it waits to be written; None once it is on disk."""
     is_lost: bool = False
+    head: bytes = field(init=False)
+    """Of its first HEAD tokens."""
+
+    def __post_init__(self) -> None:
+        self.head = _head(self.tokens)
 
     @property
     def ram_bytes(self) -> int:
@@ -84,12 +91,20 @@ class KvStore:
         return StoreUse(len(in_ram), sum(in_ram), len(on_disk), sum(on_disk))
 
     def find(self, tokens: Int32Array) -> tuple[Saved | None, int]:
-        """What shares the longest beginning with a prompt, all but its last token, and how long that is."""
+        """What shares the longest beginning with a prompt, all but its last token, and how long that is.
+
+        It is HEAD tokens, or all that a state has; of several as long the most recently used.
+        """
         self._saved = [saved for saved in self._saved if not saved.is_lost]
-        wanted = tokens[:-1]
-        lengths = [(num_common(saved.tokens, wanted), number) for number, saved in enumerate(self._saved)]
+        wanted, alike = tokens[:-1], self._alike(tokens[:-1])
+        lengths = [(num_common(saved.tokens, wanted), number) for number, saved in enumerate(alike)]
         length, number = max(lengths, default=(0, 0))
-        return (self._saved[number], length) if length else (None, 0)
+        return (alike[number], length) if length else (None, 0)
+
+    def _alike(self, tokens: Int32Array) -> list[Saved]:
+        """Those whose first tokens, HEAD of them or as many as there are, are the same."""
+        head = _head(tokens)
+        return [saved for saved in self._saved if saved.head.startswith(head) or head.startswith(saved.head)]
 
     def has_ram_for(self, num_bytes: int) -> bool:
         """Would a state of that size stay in RAM, and those that are not written yet with it?"""
@@ -110,12 +125,13 @@ class KvStore:
 
     def covers(self, tokens: Int32Array) -> bool:
         """Is a state kept that begins with all of these?"""
-        return any(num_common(saved.tokens, tokens) == len(tokens) for saved in self._saved if not saved.is_lost)
+        alike = self._alike(tokens)
+        return any(num_common(saved.tokens, tokens) == len(tokens) for saved in alike if not saved.is_lost)
 
     def put(self, tokens: Int32Array, state: Bytes) -> None:
         """Keep it, instead of those whose tokens are a beginning of its."""
         tokens = tokens.copy()
-        for saved in list(self._saved):
+        for saved in self._alike(tokens):
             if len(saved.tokens) and num_common(saved.tokens, tokens) == len(saved.tokens):
                 self._give_up(saved)
         self._make_room(len(state))
@@ -211,6 +227,10 @@ class KvStore:
         except OSError as error:
             print(f"a KV state could not be saved: {error}", file=sys.stderr)
             saved.is_lost = True
+
+
+def _head(tokens: Int32Array) -> bytes:
+    return tokens[:HEAD].tobytes()
 
 
 def _read(path: Path, mark: bytes) -> Bytes | None:

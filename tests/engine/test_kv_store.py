@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from mm35local.engine import kv_file
 from mm35local.engine.api import StoreUse
 from mm35local.engine.kv_file import Bytes, Int32Array
-from mm35local.engine.kv_store import KvStore
+from mm35local.engine.kv_store import HEAD, KvStore
+from mm35local.engine.prefix_cache import num_common
 
 MARK, OTHER_MARK = b"a" * 32, b"b" * 32
 
@@ -50,6 +51,35 @@ def loaded(store: KvStore, tokens: Int32Array) -> tuple[int, int] | None:
     state = store.read(saved).result()
     store.book_read(saved, state)
     return None if state is None else (int(state[0]), num_common)
+
+
+BRANCHES = st.tuples(st.integers(0, 90), st.integers(1, 3), st.integers(0, 40))
+"""(tokens of what all begin with, the token that follows, and how often it does)."""
+
+
+@given(st.lists(BRANCHES, min_size=1, max_size=12), BRANCHES)
+@settings(max_examples=60, deadline=None)
+def test_a_glance_at_first_tokens_misses_nothing_that_is_of_use(
+    tmp_path_factory: pytest.TempPathFactory, branches: list[tuple[int, int, int]], asked: tuple[int, int, int]
+) -> None:
+    def tokens_of(branch: tuple[int, int, int]) -> Int32Array:
+        num_shared, token_id, count = branch
+        return ids(*range(100, 100 + num_shared), *[token_id] * count)
+
+    store = open_store(tmp_path_factory.mktemp("kv"), disk_bytes=1 << 20)
+    known: list[Int32Array] = []
+    for branch in branches:
+        tokens = tokens_of(branch)
+        assert store.covers(tokens) == any(num_common(other, tokens) == len(tokens) for other in known)
+        if not store.covers(tokens):
+            store.put(tokens, state_of(1, 10))
+            known = [other for other in known if num_common(other, tokens) < len(other)] + [tokens]
+    prompt = tokens_of((*asked[:2], asked[2] + 1))
+    saved, length = store.find(prompt)
+    longest = max(num_common(other, prompt[:-1]) for other in known)
+    assert length == longest or longest < HEAD
+    assert saved is None or num_common(saved.tokens, prompt[:-1]) == length
+    store.close()
 
 
 def test_the_longest_beginning_is_found_and_the_last_token_never_counts(store: KvStore) -> None:
