@@ -1,7 +1,7 @@
 """Which tokens may be drawn at all: the likeliest k, those that make up p of all probability, those not too unlikely.
 
-A sort of 131,072 logits takes ten milliseconds, so the few that matter are found first: all within some distance of the
-highest, and of a larger one until they suffice.
+A sort of 131,072 logits takes longer than all else, so the few that matter are found first: all within some distance of
+the highest, and within a larger one until they suffice.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -143,6 +144,16 @@ def test_extreme_temperatures_are_numbers(temperature: float) -> None:
     logits = some_logits(1000, 3) * np.float32(100)
     drawn = ours(SamplingParams(temperature=temperature, seed=1), n_vocab=1000).sample(logits)
     assert temperature > 1 or drawn == logits.argmax()
+
+
+@pytest.mark.parametrize("strange", [np.nan, np.inf, -np.inf])
+def test_what_is_no_number_ends_nothing(strange: float) -> None:
+    logits = some_logits(1000, 3)
+    logits[:500] = strange
+    for wanted in (SamplingParams(), SamplingParams(min_p=0.1), SamplingParams(top_p=0.9), SamplingParams(top_k=4)):
+        for params in (wanted, replace(wanted, presence_penalty=1.0, repetition_penalty=1.2)):
+            assert 0 <= ours(params, n_vocab=1000).sample(logits.copy()) < 1000
+    assert 0 <= ours(SamplingParams(), n_vocab=1000).sample(np.full(1000, strange, dtype=np.float32)) < 1000
 
 
 def test_logits_stay_as_they_are_but_for_those_that_never_come() -> None:
