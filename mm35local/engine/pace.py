@@ -2,8 +2,8 @@
 
 A step of n streams costs s(n) seconds, each draft d and each prompt token c more. The streams would see a gap of s(n)
 alone; with others beside them it may grow to SLOWDOWN * s(n), which leaves (SLOWDOWN - 1) * s(n) seconds: at least half
-of them for prompts, the rest for as many drafts as lately were worth computing. Pure: whoever computes tells the
-seconds.
+of them for prompts, the rest for as many drafts as lately were worth computing. A prompt may also let it grow to the
+time for which tokens of quick steps are held: nobody sees that. Pure: whoever computes tells the seconds.
 
 Where no s of about so many streams was measured lately, two steps go without prompts and drafts and measure it: on a
 server that always has a prompt to compute, answers grow deep and streams come and go, and no step would be plain.
@@ -25,6 +25,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mm35local.engine.filling import BLOCK
+from mm35local.engine.outbox import HOLD_SECONDS
 
 SLOWDOWN = 3.0
 FIRST_ROWS = 16
@@ -127,13 +128,13 @@ class Pace:
         if self._beside is None or not self._is_fresh(self._beside):
             return PromptShare(min(FIRST_ROWS, room))
         alone, beside = self._seconds_alone(num_streams) or 0.0, self._beside.seconds
-        most_seconds = max(MOST_APART * alone, UNNOTICED_SECONDS) if is_short else 0.0
-        if num_apart := self._tokens_apart(most_seconds, n_batch, beside / MIN_GAIN):
+        most_apart = max(MOST_APART * alone, UNNOTICED_SECONDS) if is_short else 0.0
+        if num_apart := self._tokens_apart(most_apart, n_batch, beside / MIN_GAIN):
             return PromptShare(0) if self._was_apart else PromptShare(num_apart, is_apart=True)
-        num_blocks = sum(seconds <= SLOWDOWN * alone for seconds in block_seconds)
+        num_blocks = sum(seconds <= max(SLOWDOWN * alone, HOLD_SECONDS) for seconds in block_seconds)
         if num_blocks * BLOCK > num_streams:
             return PromptShare(num_blocks * BLOCK - num_streams)
-        spare = (SLOWDOWN - 1) * alone
+        spare = max((SLOWDOWN - 1) * alone, HOLD_SECONDS - alone)
         spare -= min(self._num_drafts * (self._draft_seconds or 0.0), spare / 2)
         return PromptShare(_affordable(spare, beside, room, fewest=1))
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mm35local.engine.filling import BLOCK
+from mm35local.engine.outbox import HOLD_SECONDS
 from mm35local.engine.pace import FIRST_ROWS, NUM_FRESH, NUM_PROBES, SLOWDOWN, Pace, PromptShare
 
 N_BATCH = 512
@@ -31,11 +32,12 @@ def learned(stream_seconds: float, token_seconds: float, num_streams: int = 4) -
 
 
 @pytest.mark.parametrize(
-    ("stream_seconds", "token_seconds"), [(0.06, 0.004), (0.04, 0.0005), (0.01, 0.00001), (0.04, 0.04), (0.01, 1.0)]
+    ("stream_seconds", "token_seconds"),
+    [(0.06, 0.004), (0.04, 0.0005), (0.01, 0.00001), (0.04, 0.04), (0.01, 1.0), (0.002, 0.001)],
 )
 def test_a_mixed_step_is_as_slow_as_allowed_and_no_slower(stream_seconds: float, token_seconds: float) -> None:
     num_tokens = learned(stream_seconds, token_seconds).prompt_share(4, N_BATCH).num_tokens
-    allowed = int((SLOWDOWN - 1) * stream_seconds / token_seconds + 1e-9)
+    allowed = int(max((SLOWDOWN - 1) * stream_seconds, HOLD_SECONDS - stream_seconds) / token_seconds + 1e-9)
     assert num_tokens == pytest.approx(min(max(allowed, 1), N_BATCH - 4), rel=0.02)
 
 
@@ -132,7 +134,8 @@ def test_blocks_stay_beside_where_they_are_no_cheaper_apart_or_too_long(apart: f
 def test_a_break_that_nobody_notices_is_never_too_long() -> None:
     pace = dear_beside(apart=0.0015, stream=0.001)
     assert pace.prompt_share(4, N_BATCH, is_short=True) == PromptShare(BLOCK, is_apart=True)
-    assert pace.prompt_share(4, BLOCK - 1, is_short=True) == PromptShare(1), "no block fits the batch"
+    few = int((HOLD_SECONDS - 0.001) / 0.005)
+    assert pace.prompt_share(4, BLOCK - 1, is_short=True) == PromptShare(few), "no block fits the batch"
 
 
 def test_prompts_get_whole_blocks_where_those_keep_the_pace() -> None:
@@ -142,6 +145,8 @@ def test_prompts_get_whole_blocks_where_those_keep_the_pace() -> None:
     assert pace.prompt_share(4, N_BATCH, block_seconds=[0.16, 0.2, 0.3]) == PromptShare(few)
     assert pace.prompt_share(4, N_BATCH, block_seconds=[0.1, 0.14, 0.2]) == PromptShare(2 * BLOCK - 4)
     assert pace.prompt_share(BLOCK + 1, N_BATCH, block_seconds=[0.1]).num_tokens <= few, "the streams are a block"
+    quick = learned(0.001, 0.01)
+    assert quick.prompt_share(4, N_BATCH, block_seconds=[0.02, 0.03, 0.04]) == PromptShare(2 * BLOCK - 4), "in a frame"
 
 
 def test_what_a_token_takes_beside_is_measured_again() -> None:
