@@ -44,7 +44,8 @@ def main() -> None:
         ours, theirs = (statistics.median(by_whom[whose]) for whose in ("mm35local", "llama.cpp"))
         table.add_row(what, f"{ours:.0f}", f"{theirs:.0f}", f"{ours / theirs:.2f}")
     Console().print(table)
-    write("sampling", {"unit": "us", "samples": samples})
+    quartiles = {what: {w: statistics.quantiles(us, n=4) for w, us in each.items()} for what, each in samples.items()}
+    write("sampling", {"unit": "us", "quartiles": quartiles})
 
 
 def some_logits(n_vocab: int) -> npt.NDArray[np.float32]:
