@@ -43,6 +43,9 @@ MOST_APART = 4.0
 """Blocks apart may take so many times s(n) ..."""
 UNNOTICED_SECONDS = 0.1
 """... or so long, which a reader takes for no break."""
+PLAIN_SHARE = 0.2
+"""Of what a step with a prompt took, in plain steps behind it, where those are so quick that it took longer than
+SLOWDOWN of them: streams get several tokens for each block of a prompt, which comes little later for it."""
 MIN_GAIN = 1.1
 """A token must cost so much more beside streams than apart before they take turns."""
 LEAST_SHARE = 0.01
@@ -84,6 +87,8 @@ class Pace:
         """c beside streams."""
         self._apart: dict[int, _Token] = {}
         """c in steps without any, by their blocks; one that is begun counts as whole."""
+        self._owed = 0.0
+        """Seconds of plain steps to come before the next prompt tokens."""
         self._was_apart = False
         """Had the last step no streams?"""
         self._draft_seconds: float | None = None
@@ -96,6 +101,7 @@ class Pace:
         self._was_apart = not num_streams
         if num_streams:
             self._num_drafts += SMOOTHING * (num_drafts - self._num_drafts)
+            self._owed = PLAIN_SHARE * min(seconds, HOLD_SECONDS) if num_prompt_rows else self._owed - seconds
         if not num_drafts and not num_prompt_rows:
             self._observe_alone(num_streams, seconds)
             return
@@ -117,8 +123,8 @@ class Pace:
 
         `block_seconds`: what 1, 2, ... whole blocks are expected to take, streams and all.
 
-        At least one, so that none starves, but for the steps that measure what the streams take alone, and those that
-        are the streams' turn.
+        At least one, so that none starves, but for the steps that measure what the streams take alone, those that are
+        the streams' turn, and those that are owed them.
         """
         if not num_streams:
             return PromptShare(n_batch)
@@ -131,12 +137,21 @@ class Pace:
         most_apart = max(MOST_APART * alone, UNNOTICED_SECONDS) if is_short else 0.0
         if num_apart := self._tokens_apart(most_apart, n_batch, beside / MIN_GAIN):
             return PromptShare(0) if self._was_apart else PromptShare(num_apart, is_apart=True)
+        return PromptShare(self._tokens_beside(alone, beside, num_streams, room, block_seconds))
+
+    def _tokens_beside(
+        self, alone: float, beside: float, num_streams: int, room: int, block_seconds: Sequence[float]
+    ) -> int:
+        """In whole blocks, where there is time for any: they take little longer than a few tokens."""
+        is_quick = SLOWDOWN * alone < HOLD_SECONDS
+        if is_quick and self._owed >= alone:
+            return 0
         num_blocks = sum(seconds <= max(SLOWDOWN * alone, HOLD_SECONDS) for seconds in block_seconds)
         if num_blocks * BLOCK > num_streams:
-            return PromptShare(num_blocks * BLOCK - num_streams)
+            return num_blocks * BLOCK - num_streams
         spare = max((SLOWDOWN - 1) * alone, HOLD_SECONDS - alone)
         spare -= min(self._num_drafts * (self._draft_seconds or 0.0), spare / 2)
-        return PromptShare(_affordable(spare, beside, room, fewest=1))
+        return _affordable(spare, beside, room, fewest=1)
 
     def prompt_seconds(self, num_rows: int) -> float:
         """What a step of so many prompt tokens and no streams is expected to take; infinite while unknown."""

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mm35local.engine.filling import BLOCK
 from mm35local.engine.outbox import HOLD_SECONDS
-from mm35local.engine.pace import FIRST_ROWS, NUM_FRESH, NUM_PROBES, SLOWDOWN, Pace, PromptShare
+from mm35local.engine.pace import FIRST_ROWS, NUM_FRESH, NUM_PROBES, PLAIN_SHARE, SLOWDOWN, Pace, PromptShare
 
 N_BATCH = 512
 
@@ -22,13 +22,22 @@ def alone(num_streams: int, seconds: float, pace: Pace | None = None) -> Pace:
     return pace
 
 
+def rested(pace: Pace, num_streams: int, seconds: float) -> Pace:
+    """After the plain steps that are owed to the streams."""
+    for _ in range(100):
+        if pace.prompt_share(num_streams, N_BATCH).num_tokens:
+            break
+        pace.observe(num_streams, 0, 0, seconds)
+    return pace
+
+
 def learned(stream_seconds: float, token_seconds: float, num_streams: int = 4) -> Pace:
     pace = Pace()
     for _ in range(30):
-        alone(num_streams, stream_seconds, pace)
+        rested(alone(num_streams, stream_seconds, pace), num_streams, stream_seconds)
         num_rows = pace.prompt_share(num_streams, N_BATCH).num_tokens
         pace.observe(num_streams, 0, num_rows, stream_seconds + token_seconds * num_rows)
-    return pace
+    return rested(pace, num_streams, stream_seconds)
 
 
 @pytest.mark.parametrize(
@@ -135,6 +144,7 @@ def test_a_break_that_nobody_notices_is_never_too_long() -> None:
     pace = dear_beside(apart=0.0015, stream=0.001)
     assert pace.prompt_share(4, N_BATCH, is_short=True) == PromptShare(BLOCK, is_apart=True)
     few = int((HOLD_SECONDS - 0.001) / 0.005)
+    rested(pace, 4, 0.001)
     assert pace.prompt_share(4, BLOCK - 1, is_short=True) == PromptShare(few), "no block fits the batch"
 
 
@@ -147,6 +157,19 @@ def test_prompts_get_whole_blocks_where_those_keep_the_pace() -> None:
     assert pace.prompt_share(BLOCK + 1, N_BATCH, block_seconds=[0.1]).num_tokens <= few, "the streams are a block"
     quick = learned(0.001, 0.01)
     assert quick.prompt_share(4, N_BATCH, block_seconds=[0.02, 0.03, 0.04]) == PromptShare(2 * BLOCK - 4), "in a frame"
+
+
+def test_quick_streams_get_plain_steps_behind_one_that_a_prompt_made_long() -> None:
+    pace = learned(0.002, 0.001)
+    pace.observe(4, 0, 31, 5.0)  # an image, or another program, got in between: nothing more is owed for that
+    num_plain = 0
+    while not pace.prompt_share(4, N_BATCH, block_seconds=[0.02]).num_tokens:
+        pace.observe(4, 0, 0, 0.002)
+        num_plain += 1
+    assert num_plain == int(PLAIN_SHARE * HOLD_SECONDS / 0.002)
+    slow = learned(0.05, 0.001)
+    slow.observe(4, 0, 100, 0.15)
+    assert slow.prompt_share(4, N_BATCH).num_tokens, "a plain step of those takes longer than what is owed"
 
 
 def test_what_a_token_takes_beside_is_measured_again() -> None:
