@@ -112,7 +112,7 @@ LONG_ARGUMENTS = tuple(
     message
     for n in range(4)
     for message in (
-        Message(Role.ASSISTANT, tool_calls=(ToolCall(f"call{n:05}", "note", json.dumps({"text": "x" * 4000})),)),
+        Message(Role.ASSISTANT, tool_calls=(ToolCall(f"call{n:05}", "note", json.dumps({"text": "x" * 10_000})),)),
         Message(Role.TOOL, "done", tool_call_id=f"call{n:05}"),
     )
 )
@@ -122,9 +122,11 @@ LONG_ARGUMENTS = tuple(
     ("messages", "is_beside"),
     [
         (HI.messages, False),
-        ((Message(Role.USER, "x" * 10_000),), True),
+        ((Message(Role.USER, "x" * 10_000),), False),
+        ((Message(Role.USER, "x" * 40_000),), True),
         ((Message(Role.USER, "Hi"), *LONG_ARGUMENTS), True),
-        ((Message(Role.USER, "Hi"), Message(Role.ASSISTANT, "Ho")) * 20 + HI.messages, True),
+        ((Message(Role.USER, "Hi"), Message(Role.ASSISTANT, "Ho")) * 20 + HI.messages, False),
+        ((Message(Role.USER, "Hi"), Message(Role.ASSISTANT, "Ho")) * 40 + HI.messages, True),
     ],
 )
 async def test_long_histories_leave_the_loop_to_others(
