@@ -152,17 +152,19 @@ class KvPool:
         latest = next(reversed(self._cache.idle), None)
         if self._store is None or latest is None or self._backend.most_idle_cells(0) is None:
             return
-        if self._cache.cells.num_own(latest) >= WORTH_SAVING and self._is_mostly_own(latest):
+        if self._has_many_own(latest) and self._is_mostly_own(latest):
             self._copy(latest, self._store, most_bytes=MOST_BYTES_AHEAD)
 
     def _put_away(self, sequence: int, store: KvStore) -> bool:
         """See `thin_out`. False if it has to stay."""
-        if self._cache.cells.num_own(sequence) >= WORTH_SAVING and not (
-            self._is_mostly_own(sequence) and self._copy(sequence, store)
-        ):
-            return False
-        self._forget(sequence)
-        return True
+        is_few = not self._has_many_own(sequence)
+        if is_few or (self._is_mostly_own(sequence) and self._copy(sequence, store)):
+            self._forget(sequence)
+            return True
+        return False
+
+    def _has_many_own(self, sequence: int) -> bool:
+        return self._cache.cells.num_own(sequence) >= WORTH_SAVING
 
     def _is_mostly_own(self, sequence: int) -> bool:
         return self._cache.cells.num_own(sequence) >= self._cache.num_tokens(sequence) / 2

@@ -15,10 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mm35local.engine.penalties import changes_of
-from mm35local.engine.truncation import Ids, min_p, top_k, top_p
+from mm35local.engine.truncation import Float32Array, Ids, min_p, top_k, top_p
 from mm35local.types import SamplingParams
-
-Float32Array = npt.NDArray[np.float32]
 
 _LEAST_TEMPERATURE = 1e-5
 """Below, the distance of two logits in f32 divided by it may be no number; nothing but the highest is drawn anyway."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate, repeat
+from itertools import accumulate, count, repeat
 from random import Random
 
 import pytest
@@ -367,3 +367,24 @@ def test_drafts_that_promise_little_are_not_computed(more_seconds: float, expect
     speculator.record_step(1, 1.0)
     speculator.record_step(2, 1.0 + more_seconds)
     assert num_drafts(speculator, 1) == expected
+
+
+@pytest.mark.parametrize(("look_seconds", "expected"), [(0.001, 8 + 40 // 4), (0.00001, 48)])
+def test_guesses_are_looked_for_less_often_where_looking_is_dear_and_finds_nothing(
+    look_seconds: float, expected: int
+) -> None:
+    """Steps take 10 ms; the clock is read before and after each look."""
+    ticks, drafter = count(), Oracle()
+    speculator = Speculator([drafter], clock=lambda: next(ticks) * look_seconds)
+    num_looks = 0
+
+    def propose(requests: Sequence[Request], max_drafts: Sequence[int]) -> list[Draft]:
+        nonlocal num_looks
+        num_looks += 1
+        return [Draft(()) for _ in requests]
+
+    drafter.propose = propose  # type: ignore[method-assign]
+    for _ in range(48):
+        assert num_drafts(speculator, 1) == 0
+        speculator.record_step(1, 0.01)
+    assert num_looks == expected
