@@ -10,14 +10,11 @@ from collections.abc import Iterable, Sequence
 from mm35local.engine.api import CellUse, StoreUse
 from mm35local.engine.backend import Backend
 from mm35local.engine.kv_file import Bytes
-from mm35local.engine.kv_store import KvStore, Saved
+from mm35local.engine.kv_store import WORTH_SAVING, KvStore, Saved
 from mm35local.engine.prefix_cache import Hit, Int32Array, PrefixCache
 
 FEWEST_EVICTED = 256
 """An ended sequence loses its tail in pieces of at least so many cells: its beginning is what is asked for again."""
-
-WORTH_SAVING = 64
-"""Tokens. A shorter sequence is computed again in the time a file takes."""
 MOST_BYTES_AHEAD = 1 << 24
 """Of a state that is copied before anybody needs its cells: a request that comes meanwhile waits some 4 ms."""
 WORTH_RESTORING = 64
@@ -76,8 +73,11 @@ class KvPool:
             return None
         return saved if self.num_held(self._cache.running) + len(saved.tokens) <= self._n_ctx else None
 
-    def restore(self, saved: Saved, state: Bytes) -> None:
-        """Put a saved state into the cells, unless others need them all by now."""
+    def restore(self, saved: Saved, state: Bytes, num_wanted: int) -> None:
+        """Put the first `num_wanted` tokens of a saved state into the cells, unless others need them all by now.
+
+        The store keeps the rest: an end that nobody asks for would hold on to all that it shares.
+        """
         self.make_room(len(saved.tokens))
         self.thin_out(len(saved.tokens))  # now, so that it lies at the beginning of the cells
         if self.num_used_cells + len(saved.tokens) > self._n_ctx or not self._make_sequence(None):
@@ -85,6 +85,7 @@ class KvPool:
         sequence = self._cache.open()
         if self._backend.restore(sequence, state, len(saved.tokens)):
             self._cache.append(sequence, saved.tokens.tolist())
+            self.trim(sequence, num_wanted)
         self._cache.release(sequence)
 
     def save_all(self) -> None:
@@ -152,8 +153,14 @@ class KvPool:
         latest = next(reversed(self._cache.idle), None)
         if self._store is None or latest is None or self._backend.most_idle_cells(0) is None:
             return
-        if self._has_many_own(latest) and self._is_mostly_own(latest):
+        num_own = self._num_own_among_many(latest)
+        if num_own >= max(WORTH_SAVING, self._cache.num_tokens(latest) / 2):
             self._copy(latest, self._store, most_bytes=MOST_BYTES_AHEAD)
+
+    def _num_own_among_many(self, sequence: int) -> int:
+        """Its cells but for those that it shares with a sequence that has many of its own."""
+        others = [other for other in self._cache.idle if other != sequence and self._has_many_own(other)]
+        return self.num_held([*others, sequence]) - self.num_held(others)
 
     def _put_away(self, sequence: int, store: KvStore) -> bool:
         """See `thin_out`. False if it has to stay."""

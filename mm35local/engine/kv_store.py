@@ -31,6 +31,8 @@ MOST_UNWRITTEN = 4
 """States that RAM has no room for wait for the disk; while there are so many, further ones are not kept."""
 SECONDS_IN_RAM = 30.0
 """So long a state that RAM has room for is not written."""
+WORTH_SAVING = 64
+"""Tokens. Fewer are computed again in the time a file takes."""
 HEAD = 32
 """Tokens. States that share fewer with a prompt, and have more, are of no use for it, and told at a glance."""
 _NOTHING: Int32Array = np.empty(0, dtype=np.int32)
@@ -129,10 +131,10 @@ class KvStore:
         return any(num_common(saved.tokens, tokens) == len(tokens) for saved in alike if not saved.is_lost)
 
     def put(self, tokens: Int32Array, state: Bytes) -> None:
-        """Keep it, instead of those whose tokens are a beginning of its."""
+        """Keep it, instead of those that are a beginning of it but for fewer than WORTH_SAVING tokens at their end."""
         tokens = tokens.copy()
         for saved in self._alike(tokens):
-            if len(saved.tokens) and num_common(saved.tokens, tokens) == len(saved.tokens):
+            if len(saved.tokens) and len(saved.tokens) - num_common(saved.tokens, tokens) < WORTH_SAVING:
                 self._give_up(saved)
         self._make_room(len(state))
         path = self._folder / f"{uuid.uuid4().hex}{kv_file.SUFFIX}"

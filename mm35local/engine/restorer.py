@@ -8,9 +8,11 @@ from __future__ import annotations
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 
+from mm35local.engine.images import whole_images
 from mm35local.engine.kv_file import Bytes
 from mm35local.engine.kv_pool import KvPool
 from mm35local.engine.kv_store import KvStore, Saved
+from mm35local.engine.prefix_cache import num_common
 from mm35local.engine.request import Request
 
 SECONDS_TO_WAIT = 0.01
@@ -22,6 +24,11 @@ class _Reading:
     request: Request
     saved: Saved
     state: Future[Bytes | None]
+
+    @property
+    def num_wanted(self) -> int:
+        """So many tokens the request shares with the state, no image among them in part."""
+        return whole_images(num_common(self.saved.tokens, self.request.array), self.request.images)
 
 
 class Restorer:
@@ -64,4 +71,4 @@ class Restorer:
         state = reading.state.result()
         self._store.book_read(reading.saved, state)
         if state is not None:
-            self._pool.restore(reading.saved, state)
+            self._pool.restore(reading.saved, state, reading.num_wanted)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from mm35local.engine import kv_file
 from mm35local.engine.api import StoreUse
 from mm35local.engine.kv_file import Bytes, Int32Array
-from mm35local.engine.kv_store import HEAD, KvStore
+from mm35local.engine.kv_store import HEAD, WORTH_SAVING, KvStore
 from mm35local.engine.prefix_cache import num_common
 
 MARK, OTHER_MARK = b"a" * 32, b"b" * 32
@@ -53,7 +53,7 @@ def loaded(store: KvStore, tokens: Int32Array) -> tuple[int, int] | None:
     return None if state is None else (int(state[0]), num_common)
 
 
-BRANCHES = st.tuples(st.integers(0, 90), st.integers(1, 3), st.integers(0, 40))
+BRANCHES = st.tuples(st.integers(0, 90), st.integers(1, 3), st.integers(0, 90))
 """(tokens of what all begin with, the token that follows, and how often it does)."""
 
 
@@ -62,6 +62,10 @@ BRANCHES = st.tuples(st.integers(0, 90), st.integers(1, 3), st.integers(0, 40))
 def test_a_glance_at_first_tokens_misses_nothing_that_is_of_use(
     tmp_path_factory: pytest.TempPathFactory, branches: list[tuple[int, int, int]], asked: tuple[int, int, int]
 ) -> None:
+    def is_replaced(other: Int32Array, by: Int32Array) -> bool:
+        length = num_common(other, by)
+        return len(other) - length < WORTH_SAVING and length >= min(HEAD, len(other), len(by))
+
     def tokens_of(branch: tuple[int, int, int]) -> Int32Array:
         num_shared, token_id, count = branch
         return ids(*range(100, 100 + num_shared), *[token_id] * count)
@@ -73,7 +77,7 @@ def test_a_glance_at_first_tokens_misses_nothing_that_is_of_use(
         assert store.covers(tokens) == any(num_common(other, tokens) == len(tokens) for other in known)
         if not store.covers(tokens):
             store.put(tokens, state_of(1, 10))
-            known = [other for other in known if num_common(other, tokens) < len(other)] + [tokens]
+            known = [other for other in known if not is_replaced(other, tokens)] + [tokens]
     prompt = tokens_of((*asked[:2], asked[2] + 1))
     saved, length = store.find(prompt)
     longest = max(num_common(other, prompt[:-1]) for other in known)
@@ -118,6 +122,17 @@ def test_a_longer_one_takes_the_place_of_its_beginning(store: KvStore, tmp_path:
     store.put(ids(1, 2, 3), state_of(2))
     store.flush()
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_it_takes_the_place_of_what_only_ends_otherwise_but_not_of_what_ends_much_otherwise(store: KvStore) -> None:
+    """An answer that comes back otherwise than it was said leaves a short end with every turn."""
+    shared = range(100)
+    store.put(ids(*shared, *[7] * (WORTH_SAVING - 1)), state_of(1))
+    store.put(ids(*shared, *[8] * WORTH_SAVING), state_of(2))
+    assert (loaded(store, ids(*shared, 7, 7)), store.use.num_ram_states) == ((2, 100), 1)
+    store.put(ids(*shared, 9), state_of(3))
+    assert loaded(store, ids(*shared, 8, 8)) == (2, 101)
+    assert loaded(store, ids(*shared, 9, 9)) == (3, 101)
 
 
 def test_what_ram_has_room_for_is_written_after_a_while_and_what_it_has_none_for_at_once(

@@ -160,6 +160,35 @@ def test_short_ends_do_not_keep_what_they_share_among_the_idle_cells(tmp_path: P
     store.close()
 
 
+def test_what_is_restored_keeps_no_end_that_was_not_asked_for(tmp_path: Path) -> None:
+    store = KvStore(tmp_path, b"m" * 32, disk_bytes=1 << 20, ram_bytes=1 << 20)
+    core = open_thin_core(store, most_idle=1)
+    ask(core, PROMPT, 1)
+    ask(core, (1, 2, 3), 2)
+    assert core.num_used_cells <= 7, "it was put away"
+    otherwise = (*PROMPT[:120], 7, 7)
+    assert ask(core, otherwise, 3) == (120, expected_answer(otherwise, GREEDY, N_CTX))
+    assert (core.cell_use.num_used, core.cell_use.num_shared) == (6 + 125, 0), "one sequence without the old end"
+    assert ask(core, (*PROMPT, 7), 4)[0] == 200, "the store has it all"
+    assert core.fault() is None
+    store.close()
+
+
+def test_short_ends_do_not_keep_what_they_belong_to_from_being_copied_ahead(tmp_path: Path) -> None:
+    store = KvStore(tmp_path, b"m" * 32, disk_bytes=1 << 20, ram_bytes=1 << 20)
+    core = open_thin_core(store, most_idle=1000)
+    for number in range(3):
+        ask(core, (*PROMPT, number, number), number)
+    core.copy_ahead()
+    assert core.cell_use.store.num_ram_states == 1
+    many = (*PROMPT, *PROMPT[:70])
+    ask(core, many, 4)
+    ask(core, (*PROMPT, *PROMPT[5:75]), 5)
+    core.copy_ahead()
+    assert core.cell_use.store.num_ram_states == 1, "most of its cells would stay for the other"
+    store.close()
+
+
 class SlowDisk:
     """Files whose bytes come when `gate` is set."""
 
