@@ -112,6 +112,13 @@ class LlamaBackend:
     def is_eog(self, token_id: int) -> bool:
         return token_id in self._eog_ids
 
+    def is_text(self, token_id: int) -> bool:
+        """Can it be read by itself: is it no control token, nor a part of a character, nor white space?"""
+        try:
+            return bool(self.model.text_of(token_id).decode().strip())
+        except UnicodeDecodeError:
+            return False
+
     def tokenize(self, parts: Iterable[str | int]) -> list[int]:
         """Text as plain text, ids as they are."""
         ids: list[int] = []

@@ -1,8 +1,8 @@
 """The worker's mouth: tokens of very quick steps leave together, thirty times a second.
 
 Whoever reads them runs on the cores that the next step computes on: at a thousand tokens a second a message each costs
-more than the tokens, and one that tells of a start delays the first token. The first tokens, an end, and whatever else
-there is to tell never wait; a start does, where its first step is as quick, and how far a prompt is.
+more than the tokens, and one that tells of a start delays the first token. An answer's first text, its end, and what
+else there is to tell never wait; a start does, where its first step is as quick, and how far a prompt is.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ HOLD_SECONDS = 1 / 30
 """As often as video moves: nobody sees text come more smoothly. No token waits longer, unless the next step is slower
 than the last."""
 FIRST_TOKENS = 4
-"""The first token of an answer leaves at once, and the fourth: the first one may be no text yet, but a part of a
-character or of what may be a call."""
+"""So many leave at once where none of them is text: together they may be a character."""
 
 
 class Outbox:
@@ -28,17 +27,22 @@ class Outbox:
         send: Callable[[Sequence[WorkerEvent]], object],
         clock: Callable[[], float] = time.monotonic,
         make_way: Callable[[], None] = lambda: None,
+        is_text: Callable[[int], bool] = lambda _token_id: True,
     ) -> None:
-        """`make_way` is called after what somebody waits for was sent, to let it be read before the next step."""
+        """`make_way` is called after what somebody waits for was sent, to let it be read before the next step.
+
+        `is_text`: can a token be read by itself?
+        """
         self._send = send
+        self._is_text = is_text
         self._clock = clock
         self._make_way = make_way
         self._starts: list[WorkerEvent] = []
         self._progress: dict[int, Progress] = {}
         self._tokens: dict[int, Tokens] = {}
         """What is held of each request, in one event."""
-        self._num_left: dict[int, int] = {}
-        """Tokens of each request that have left."""
+        self._num_begun: dict[int, int] = {}
+        """First tokens of each request, all FIRST_TOKENS once one was text."""
         self._put_at = self._sent_at = clock()
 
     def put(self, events: Sequence[WorkerEvent], *, may_hold: bool = False) -> None:
@@ -51,7 +55,7 @@ class Outbox:
         if events and may_hold and all(isinstance(event, Started | CellUse) for event in events):
             self._starts += events
             return
-        is_patient = all(map(self._may_wait, events))
+        is_patient = all([self._may_wait(event) for event in events])
         others = [event for event in events if not self._hold(event)]
         if not is_patient:
             self._leave(others, now)
@@ -67,10 +71,13 @@ class Outbox:
     def _may_wait(self, event: WorkerEvent) -> bool:
         if not isinstance(event, Tokens):
             return isinstance(event, Progress)
-        num_left = self._num_left.get(event.request_id, 0)
-        held = self._tokens.get(event.request_id)
-        num_now = num_left + len(event.token_ids) + (len(held.token_ids) if held else 0)
-        return num_left >= FIRST_TOKENS or (num_left > 0 and num_now < FIRST_TOKENS)
+        num_begun = self._num_begun.get(event.request_id, 0)
+        if num_begun >= FIRST_TOKENS:
+            return True
+        has_text = any(map(self._is_text, event.token_ids))
+        num_begun = FIRST_TOKENS if has_text else num_begun + len(event.token_ids)
+        self._num_begun[event.request_id] = num_begun
+        return num_begun < FIRST_TOKENS
 
     def _hold(self, event: WorkerEvent) -> bool:
         """Keep it for the next message. False if it is none of those that come before the others there."""
@@ -87,15 +94,12 @@ class Outbox:
         return True
 
     def _leave(self, others: Iterable[WorkerEvent], now: float) -> None:
-        for tokens in self._tokens.values():
-            num_left = self._num_left.get(tokens.request_id, 0)
-            self._num_left[tokens.request_id] = num_left + len(tokens.token_ids)
         events = [*self._starts, *self._progress.values(), *self._tokens.values(), *others]
         self._starts, self._progress, self._tokens = [], {}, {}
         self._sent_at = now
         for event in others:
             if isinstance(event, Finished | Failed):
-                self._num_left.pop(event.request_id, None)
+                self._num_begun.pop(event.request_id, None)
         self._send(events)
 
 
@@ -106,4 +110,5 @@ def _joined(first: Tokens, second: Tokens) -> Tokens:
         first.logprobs + second.logprobs,
         first.num_drafted + second.num_drafted,
         first.num_accepted + second.num_accepted,
+        second.is_last,
     )

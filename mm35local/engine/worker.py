@@ -94,7 +94,7 @@ def run(config: EngineConfig, pipe: Pipe) -> None:
     )
     tokenizing = Tokenizing(backend.tokenize, inbox.put)
     gc.freeze()  # to look for garbage among all that was loaded takes some 10 ms
-    _serve(core, tokenizing, inbox, Outbox(pipe.send, make_way=make_way))
+    _serve(core, tokenizing, inbox, Outbox(pipe.send, make_way=make_way, is_text=backend.is_text))
     core.save_cache()
     if store is not None:
         store.close()

@@ -24,6 +24,8 @@ _SPLIT_MODES = {"none": 0, "layer": 1, "row": 2, "tensor": 3}
 _LOAD_MODE_NONE = 0
 _MAX_DEVICES = 16
 """llama.cpp's own limit."""
+_MOST_BYTES = 256
+"""Of nearly all tokens."""
 _OVERRIDE_FLOAT, _OVERRIDE_STR = 1, 3
 """llama.h's enum llama_model_kv_override_type."""
 
@@ -103,17 +105,18 @@ class Model:
 
     def token_pieces(self) -> list[bytes]:
         """The bytes that each id stands for, its spelling for control tokens. Takes a tenth of a second or so."""
-        size = 256
-        buffer = ctypes.create_string_buffer(size)
-        pieces: list[bytes] = []
-        for token_id in range(self.n_vocab):
-            count = llama_cpp.llama_token_to_piece(self._vocab, token_id, buffer, size, 0, True)
-            if count < 0:
-                size = -count
-                buffer = ctypes.create_string_buffer(size)
-                count = llama_cpp.llama_token_to_piece(self._vocab, token_id, buffer, size, 0, True)
-            pieces.append(buffer.raw[:count])
-        return pieces
+        buffer = ctypes.create_string_buffer(_MOST_BYTES)
+        return [self._piece(token_id, buffer, spells_controls=True) for token_id in range(self.n_vocab)]
+
+    def text_of(self, token_id: int) -> bytes:
+        """The bytes of text that an id stands for, none for a control token."""
+        return self._piece(token_id, ctypes.create_string_buffer(_MOST_BYTES), spells_controls=False)
+
+    def _piece(self, token_id: int, buffer: ctypes.Array[ctypes.c_char], *, spells_controls: bool) -> bytes:
+        count = llama_cpp.llama_token_to_piece(self._vocab, token_id, buffer, len(buffer), 0, spells_controls)
+        if count < 0:  # it needs so many bytes
+            return self._piece(token_id, ctypes.create_string_buffer(-count), spells_controls=spells_controls)
+        return buffer.raw[:count]
 
     def control_ids(self) -> list[int]:
         """All ids that are no text."""

@@ -35,6 +35,12 @@ def backend(pocket_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     library.close()
 
 
+def test_what_can_be_read_by_itself(backend: LlamaBackend) -> None:
+    ids = backend.tokenize(["a", 3, "\n", "🦜"])
+    assert [backend.is_text(token_id) for token_id in ids[:3]] == [True, False, False], "a letter, a control, a space"
+    assert not any(map(backend.is_text, ids[3:])), "parts of a character"
+
+
 def answer(backend: LlamaBackend, params: SamplingParams, drafts_of: dict[int, tuple[int, ...]]) -> list[int]:
     """NUM_TOKENS tokens; `drafts_of[n]` are guessed when n are known."""
     backend.open(1, params, PROMPT, ())

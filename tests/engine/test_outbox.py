@@ -13,6 +13,8 @@ from mm35local.engine.outbox import FIRST_TOKENS, HOLD_SECONDS, Outbox
 from mm35local.types import FinishReason, TokenLogprobs, Usage
 
 USAGE = Usage(3, 0, 1)
+NO_TEXT = 999
+"""Of all ids the only one that cannot be read by itself."""
 
 
 class Mouth:
@@ -21,7 +23,9 @@ class Mouth:
     def __init__(self) -> None:
         self.now = 100.0
         self.sent: list[tuple[float, Sequence[WorkerEvent]]] = []
-        self.outbox = Outbox(lambda events: self.sent.append((self.now, events)), lambda: self.now)
+        self.outbox = Outbox(
+            lambda events: self.sent.append((self.now, events)), lambda: self.now, is_text=lambda id_: id_ != NO_TEXT
+        )
 
     def step(self, seconds: float, *events: WorkerEvent, may_hold: bool = True) -> None:
         self.now += seconds
@@ -30,7 +34,7 @@ class Mouth:
 
 def begun(*request_ids: int) -> Mouth:
     mouth = Mouth()
-    mouth.step(1.0, *(Tokens(request_id, (0,) * FIRST_TOKENS) for request_id in request_ids))
+    mouth.step(1.0, *(Tokens(request_id, (0,)) for request_id in request_ids))
     mouth.sent.clear()
     return mouth
 
@@ -60,10 +64,6 @@ def test_first_tokens_an_end_and_what_comes_before_another_kind_of_step_leave_at
     mouth.step(0.001, Tokens(1, (1,)))
     mouth.step(0.001, Tokens(1, (2,)), Tokens(2, (1,)))
     assert mouth.sent.pop()[1] == [Tokens(1, (1, 2)), Tokens(2, (1,))]
-    for number in range(2, FIRST_TOKENS + 1):
-        assert not mouth.sent
-        mouth.step(0.001, Tokens(2, (number,)))
-    assert mouth.sent.pop()[1] == [Tokens(2, (2, 3, 4))], "the first may be no text yet"
     mouth.step(0.001, Tokens(1, (3,)), Tokens(2, (8,)))
     end = Finished(1, FinishReason.STOP, USAGE)
     mouth.step(0.001, end, Tokens(2, (9,)), CellUse())
@@ -90,6 +90,25 @@ def test_a_start_leaves_with_the_first_token_where_that_comes_at_once() -> None:
     assert mouth.sent.pop()[1] == [Started(3, 3, 0), CellUse()], "its first step takes long"
     mouth.step(1.0, Started(4, 3, 0), Finished(5, FinishReason.STOP, USAGE))
     assert mouth.sent.pop()[1] == [Started(4, 3, 0), Finished(5, FinishReason.STOP, USAGE)], "an end never waits"
+
+
+def test_the_first_text_leaves_at_once_and_what_is_none_with_it() -> None:
+    mouth = begun(9)
+    mouth.step(0.001, Started(1, 3, 0), CellUse())
+    for _ in range(2):
+        mouth.step(0.001, Tokens(1, (NO_TEXT,)))
+        assert not mouth.sent, "nobody could read it"
+    mouth.step(0.001, Tokens(1, (7,)))
+    assert list(mouth.sent.pop()[1]) == [Started(1, 3, 0), CellUse(), Tokens(1, (NO_TEXT, NO_TEXT, 7))]
+    mouth.step(0.001, Tokens(1, (8,)), Tokens(2, (NO_TEXT, 7)))
+    assert mouth.sent.pop()[1] == [Tokens(1, (8,)), Tokens(2, (NO_TEXT, 7))]
+    for _ in range(FIRST_TOKENS - 1):
+        mouth.step(0.001, Tokens(1, (9,)), Tokens(3, (NO_TEXT,)))
+        assert not mouth.sent
+    mouth.step(0.001, Tokens(3, (NO_TEXT,)))
+    assert mouth.sent.pop()[1] == [Tokens(1, (9,) * 3), Tokens(3, (NO_TEXT,) * 4)], "together they may be a character"
+    mouth.step(0.001, Tokens(3, (7,)))
+    assert not mouth.sent
 
 
 def test_how_far_a_prompt_is_waits_with_tokens_and_only_the_last_is_told() -> None:

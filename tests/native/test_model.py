@@ -64,6 +64,16 @@ def test_text_is_never_a_control_token(model: Model) -> None:
     assert model.tokenize("a\ud800b") == model.tokenize("a?b")
 
 
+def test_the_text_of_a_token(model: Model) -> None:
+    pieces = model.token_pieces()
+    assert (pieces[1], model.text_of(1)) == (b"<|im_start|>", b"")
+    ids = model.tokenize("naïve 🦜")
+    assert b"".join(map(model.text_of, ids)).decode() == "naïve 🦜"
+    assert all(model.text_of(token_id) == pieces[token_id] for token_id in ids)
+    longest = max(range(model.n_vocab), key=lambda token_id: len(pieces[token_id]))
+    assert model.text_of(longest) == pieces[longest]
+
+
 def test_progress_is_told_and_can_stop_the_load(library: Library, smollm2_path: Path) -> None:
     seen: list[float] = []
 
