@@ -67,6 +67,11 @@ class Prefill:
 
 
 @dataclass(frozen=True, slots=True)
+class Ends:
+    """What follows comes at once, up to `Done`: who passes it on may do so in one piece."""
+
+
+@dataclass(frozen=True, slots=True)
 class Done:
     """A stop string counts as `FinishReason.STOP`, a finished call as `FinishReason.TOOL_CALLS`."""
 
@@ -83,7 +88,7 @@ class Done:
     """The stop string that ended it."""
 
 
-TurnEvent = Started | Prefill | Scores | TextDelta | ThinkingDelta | ToolCallDelta | Done
+TurnEvent = Started | Prefill | Scores | TextDelta | ThinkingDelta | ToolCallDelta | Ends | Done
 
 
 class _Events:
@@ -108,7 +113,10 @@ class _Events:
             case api.Tokens():
                 self._num_drafted += event.num_drafted
                 self._num_accepted += event.num_accepted
-                yield from self._answer.feed(event.token_ids, event.logprobs)
+                deltas = self._answer.feed(event.token_ids, event.logprobs)
+                if deltas and (event.is_last or self._answer.is_stopped):
+                    yield Ends()
+                yield from deltas
             case api.Finished():
                 yield from self._answer.flush(is_cut=event.reason is not FinishReason.STOP)
             case api.Failed():

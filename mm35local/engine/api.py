@@ -187,6 +187,8 @@ class Tokens:
     num_drafted: int = 0
     """Tokens that were guessed and computed for these, and how many of those were right: as `Usage` counts them."""
     num_accepted: int = 0
+    is_last: bool = False
+    """The terminal event comes with them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from fastapi import Request
 from fastapi.responses import JSONResponse
 from starlette.responses import Response
 
-from mm35local.chat.turn import Done, Turn, TurnEvent
+from mm35local.chat.turn import Done, Ends, Turn, TurnEvent
 from mm35local.server.sse import Closing, Ending, EventStream, Opening, unless_gone
 
 _CLIENT_CLOSED_REQUEST = 499  # nginx's number; nobody is left to read it
@@ -60,25 +60,35 @@ def with_own_seeds(turn: Turn, n: int) -> list[Turn]:
 
 
 async def _frames(choices: Sequence[Events], writer: Writer) -> AsyncGenerator[bytes, None]:
-    """All frames of an event in one piece: each that leaves wakes up the client."""
+    pieces = _Pieces(writer)
     if len(choices) == 1:
         async with aclosing(choices[0]) as events:
             async for event in events:
-                if data := _joined(event, writer.take(0, event)):
+                if data := pieces.take(0, event):
                     yield data
         return
     async with aclosing(_together(choices)) as numbered:
         async for index, event in numbered:
-            if data := _joined(event, writer.take(index, event)):
+            if data := pieces.take(index, event):
                 yield data
 
 
-def _joined(event: TurnEvent, frames: Iterator[bytes]) -> bytes:
-    told = list(frames)
-    data = b"".join(told)
-    if isinstance(event, Done):
-        return Closing(data)
-    return Opening(data) if all(isinstance(frame, Opening) for frame in told) else data
+class _Pieces:
+    """All frames of an event in one piece: each that leaves wakes up the client."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+        self._ending: set[int] = set()
+        """Choices whose end comes at once."""
+
+    def take(self, index: int, event: TurnEvent) -> bytes:
+        frames = list(self._writer.take(index, event))
+        data = b"".join(frames)
+        if isinstance(event, Ends | Done):
+            self._ending.add(index)
+        if index in self._ending:
+            return Closing(data)
+        return Opening(data) if all(isinstance(frame, Opening) for frame in frames) else data
 
 
 async def _together(choices: Sequence[Events]) -> AsyncGenerator[tuple[int, TurnEvent], None]:

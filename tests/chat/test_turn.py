@@ -18,7 +18,7 @@ from mm35local.chat.dialect import Dialect, load_dialect
 from mm35local.chat.messages import Conversation, Message, Role
 from mm35local.chat.notes import Change, Note
 from mm35local.chat.tools import Tool, ToolCall, ToolChoice, ToolMode
-from mm35local.chat.turn import Done, Prefill, Started, Turn, TurnEvent, run_turn
+from mm35local.chat.turn import Done, Ends, Prefill, Started, Turn, TurnEvent, run_turn
 from mm35local.engine import api
 from mm35local.errors import ContextLengthExceeded, EngineClosing, EngineLoading, RequestError, WorkerDied
 from mm35local.types import FinishReason, SamplingParams, Usage
@@ -67,9 +67,22 @@ async def test_events_in_order_and_the_end_last() -> None:
         Started(NUM_PROMPT_TOKENS, 5),
         Prefill(NUM_PROMPT_TOKENS, NUM_PROMPT_TOKENS),
         TextDelta("H"),
+        Ends(),
         TextDelta("é!"),
         Done(FinishReason.STOP, Usage(NUM_PROMPT_TOKENS, 4, 5), "Hé!", ""),
     ]
+
+
+async def test_the_end_is_told_before_the_last_words_but_only_if_there_are_any() -> None:
+    stopped = await run(fake(Script(steps("one twoSTOP!", 6))), Turn(HI, SamplingParams(), stops=("STOP",)))
+    assert stopped[-4:-1] == [TextDelta("one tw"), Ends(), TextDelta("o")]
+    full = await run(fake(Script(steps("abcdef", 2))), Turn(HI, SamplingParams(max_tokens=4)))
+    assert full[-3:-1] == [Ends(), TextDelta("cd")]
+    silent = await run(fake(Script((*steps("ab", 2), ()))))
+    assert isinstance(silent[-2], TextDelta), "there are no words behind it"
+    events = run_turn(fake(Script(steps("ab", 2), error=WorkerDied(-9))), chatml(), Turn(HI, SamplingParams()))
+    async with aclosing(events):
+        assert [await anext(events) for _ in range(3)][-1] == TextDelta("ab"), "for all that is known it goes on"
 
 
 async def test_a_start_keeps_its_time(monkeypatch: pytest.MonkeyPatch) -> None:

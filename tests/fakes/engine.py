@@ -31,6 +31,11 @@ class Script:
     is_endless: bool = False
     """Repeats the steps until cancelled."""
 
+    @property
+    def ends(self) -> bool:
+        """Is it over, and well, with its last step?"""
+        return self.error is None and not self.is_endless
+
 
 @dataclass(slots=True)
 class Record:
@@ -123,7 +128,7 @@ class FakeEngine:
         yield api.Progress(request_id, num_prompt_tokens, num_prompt_tokens)
         reason = FinishReason.STOP
         while True:
-            for step in script.steps:
+            for number, step in enumerate(script.steps, start=1):
                 await asyncio.sleep(self.step_seconds)
                 room = self._room(record)
                 if self._closing.is_set() or room == 0:
@@ -132,7 +137,8 @@ class FakeEngine:
                 tokens = step if room is None else step[:room]
                 guesses = (0, 0) if record.num_sent else (script.num_drafted, script.num_accepted)
                 record.num_sent += len(tokens)
-                yield api.Tokens(request_id, tokens, _logprobs(tokens, record.params), *guesses)
+                is_last = self._room(record) == 0 or (script.ends and number == len(script.steps))
+                yield api.Tokens(request_id, tokens, _logprobs(tokens, record.params), *guesses, is_last)
             if reason is not FinishReason.STOP or not script.is_endless:
                 break
         if script.error is not None:

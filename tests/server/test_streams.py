@@ -109,17 +109,19 @@ async def test_it_leaves_alone_where_the_first_text_takes_longer_than_the_grace(
     ("path", "body", "closing"),
     [
         ("/v1/chat/completions", {**BODY, "stream_options": {"include_usage": True}}, ['"stop"', '"usage"', "[DONE]"]),
-        ("/v1/completions", {"prompt": "Hi", "stream_options": {"include_usage": True}}, ['"usage"', "[DONE]"]),
+        ("/v1/completions", {"prompt": "Hi", "max_tokens": 64}, ['"stop"', "[DONE]"]),
         ("/v1/messages", {**BODY, "max_tokens": 64}, ["content_block_stop", "message_delta", "message_stop"]),
         ("/v1/responses", {"input": "Hi"}, ["response.output_item.done", "response.completed"]),
     ],
 )
-async def test_what_ends_a_stream_leaves_in_one_piece(path: str, body: dict[str, object], closing: list[str]) -> None:
+async def test_what_ends_a_stream_leaves_with_its_last_words(
+    path: str, body: dict[str, object], closing: list[str]
+) -> None:
     engine = fake_engine()
     engine.step_seconds = 0.02
     async with listening(engine) as here:
         *_, last = [chunk.decode() async for chunk in _chunks(here, path, body) if chunk]
-    places = [last.find(frame) for frame in closing]
+    places = [last.find(frame) for frame in (f'{ANSWER[-1:]}"', *closing)]
     assert -1 not in places
     assert places == sorted(places)
 
