@@ -60,7 +60,7 @@ def asked(choice: ToolChoice, effort: Effort = Effort.NONE, *, parallel: bool = 
 async def events_of(
     engine: EngineClient, dialect: Dialect, conversation: Conversation, wanted: ResponseFormat | None = None
 ) -> list[TurnEvent]:
-    turn = Turn(conversation, SamplingParams(temperature=1, seed=7, max_tokens=300), response_format=wanted)
+    turn = Turn(conversation, SamplingParams(temperature=1, seed=7, max_tokens=1200), response_format=wanted)
     return [event async for event in run_turn(engine, dialect, turn)]
 
 
