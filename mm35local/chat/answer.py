@@ -85,8 +85,15 @@ class Answer:
     def warnings(self) -> tuple[str, ...]:
         return (*self._warnings, *self._parser.warnings)
 
-    def feed(self, token_ids: Iterable[int], logprobs: Sequence[TokenLogprobs] = ()) -> list[Delta | Scores]:
-        """One id at a time, so that no token after the stop string counts. `logprobs`: of each, or none."""
+    def feed(self, token_ids: Sequence[int], logprobs: Sequence[TokenLogprobs] = ()) -> list[Delta | Scores]:
+        """What these say; no token after a stop string counts. `logprobs`: of each, or none."""
+        if self._stops.has_any or logprobs:
+            return self._feed_one_by_one(token_ids, logprobs)
+        self.num_tokens += len(token_ids)
+        return [*merged(self._say(self._parser.feed(token_ids)))]
+
+    def _feed_one_by_one(self, token_ids: Sequence[int], logprobs: Sequence[TokenLogprobs]) -> list[Delta | Scores]:
+        """It matters which token it was."""
         deltas: list[Delta] = []
         tokens: list[ScoredToken] = []
         for token_id, its_logprobs in zip_longest(token_ids, logprobs):

@@ -18,6 +18,11 @@ class StopStrings:
         """The one that ended the text."""
 
     @property
+    def has_any(self) -> bool:
+        """Is there a string to look for?"""
+        return bool(self._stops)
+
+    @property
     def is_found(self) -> bool:
         return self.found is not None
 
