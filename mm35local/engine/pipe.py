@@ -26,7 +26,7 @@ class Unpacker:
     def __init__(self) -> None:
         self._buffer = bytearray()
 
-    def feed(self, data: bytes) -> Iterator[Any]:
+    def feed(self, data: bytes | memoryview) -> Iterator[Any]:
         """What is whole now."""
         self._buffer += data
         while (end := self._end_of_first()) is not None:

@@ -25,7 +25,11 @@ SECONDS_TO_EXIT = 5.0
 OnEvents = Callable[[Sequence[WorkerEvent]], None]
 
 
-class WorkerProcess(asyncio.Protocol):
+_READ_BYTES = 1 << 16
+"""asyncio's own buffer is made anew for each read, and four times as large: the system maps and clears its pages."""
+
+
+class WorkerProcess(asyncio.BufferedProtocol):
     """One life of the worker, from `start` to `end`. All methods belong to one event loop."""
 
     def __init__(self, process: SpawnProcess, on_events: OnEvents, log_path: Path, log_offset: int) -> None:
@@ -36,6 +40,7 @@ class WorkerProcess(asyncio.Protocol):
         self._log_path = log_path
         self._log_offset = log_offset
         self._incoming = Unpacker()
+        self._read = memoryview(bytearray(_READ_BYTES))
         self._is_over = asyncio.Event()
         self._transport: asyncio.WriteTransport
 
@@ -71,8 +76,11 @@ class WorkerProcess(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.WriteTransport", transport)
 
-    def data_received(self, data: bytes) -> None:
-        for events in self._incoming.feed(data):
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._read
+
+    def buffer_updated(self, nbytes: int) -> None:
+        for events in self._incoming.feed(self._read[:nbytes]):
             self._on_events(events)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -21,6 +21,7 @@ GRACE_SECONDS = 1.0
 """So long an error may still become a plain HTTP answer; then the headers go out."""
 COMMENT = b": waiting\n\n"
 DONE = b"data: [DONE]\n\n"
+_to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 _T = TypeVar("_T")
 
@@ -52,7 +53,7 @@ class Closing(bytes):
 
 def frame(payload: Mapping[str, Any], event: str | None = None) -> bytes:
     head = b"" if event is None else b"event: " + event.encode() + b"\n"
-    return head + b"data: " + json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+    return head + b"data: " + _to_json(payload).encode() + b"\n\n"
 
 
 async def gone(receive: Receive) -> None:
