@@ -32,7 +32,7 @@ LEARNING_RATE = 0.2
 PRIOR_RATE = 0.05
 """Of what all requests together teach, which is where a new one starts."""
 FIRST_WEIGHT = 5
-"""What is believed before anything was learnt counts as so many guesses."""
+"""What is believed before anything was learnt counts as so many drafts."""
 _FIRST_PRIORS = ((0.5, 0.8), (0.15, 0.7), (0.4, 0.8), (0.65, 0.85), (0.8, 0.9), (0.85, 0.93), (0.95, 0.97))
 """`Acceptance` by strength before anything was learnt; for lookup about what `bench.guesses` finds."""
 _STRONGEST = len(_FIRST_PRIORS) - 1
@@ -97,7 +97,9 @@ class Acceptance:
 
     first: float
     later: float
-    num_learnt: int = 0
+    num_first: int = 0
+    """Drafts that `first` was learnt from, and `later`."""
+    num_later: int = 0
 
     def chances(self, num_drafts: int) -> list[float]:
         """The probability that draft 1, 2, ... is confirmed, which takes all before it; as far as it is MIN_CHANCE."""
@@ -109,14 +111,14 @@ class Acceptance:
         return chances
 
     def learn(self, num_drafts: int, num_accepted: int, rate: float = LEARNING_RATE) -> None:
-        """One more guess did so. `rate` is its weight; at first more, as a mean's, of those so far and FIRST_WEIGHT."""
-        rate = max(rate, 1 / (self.num_learnt + FIRST_WEIGHT))
-        self.num_learnt += 1
-        self.first += rate * ((num_accepted > 0) - self.first)
+        """One more guess did so. `rate` is a draft's weight; at first more, as in a mean of FIRST_WEIGHT and it."""
+        self.first += max(rate, 1 / (self.num_first + FIRST_WEIGHT)) * ((num_accepted > 0) - self.first)
+        self.num_first += 1
         num_trials = min(num_accepted, num_drafts - 1)
         if num_trials > 0:
-            weight = 1 - (1 - rate) ** num_trials
+            weight = 1 - (1 - max(rate, 1 / (self.num_later + FIRST_WEIGHT))) ** num_trials
             self.later += weight * ((num_accepted - 1) / num_trials - self.later)
+            self.num_later += num_trials
 
 
 @dataclass(slots=True)

@@ -36,6 +36,8 @@ class Filled:
 
     num_rows: int
     seconds: float
+    row_seconds: float
+    """What each more row of a step takes that is not filled."""
 
 
 class StepCosts:
@@ -69,16 +71,18 @@ class StepCosts:
     def estimates(self, num_rows: int, num_more: int, filled: Filled | None = None) -> list[float]:
         """Seconds of steps of num_rows, num_rows + 1, ... num_rows + num_more rows; fewer, where nobody can know.
 
-        `filled`: what a step can be had for at most. Before anything was measured, a step takes a second.
+        `filled`: what more rows take up to a whole block, and the block: of what was measured some was filled and some
+        was not, so that nothing can be told between two of those. Before anything was measured, a step takes a second.
         """
         known = sorted(rows for rows, cost in self._costs.items() if not self._is_stale(cost))
         if not known:
             return [1.0] * (num_more + 1)
-        filled = filled or Filled(0, 0.0)
+        filled = filled or Filled(0, 0.0, 0.0)
         last = max(num_rows, min(num_rows + num_more, max(REACH * known[-1], filled.num_rows)))
         costs = [self._slowness * self._estimate(rows, known) for rows in range(num_rows, last + 1)]
         num_capped = max(0, filled.num_rows + 1 - num_rows)
-        return [*(min(cost, filled.seconds) for cost in costs[:num_capped]), *costs[num_capped:]]
+        capped = [min(costs[0] + more * filled.row_seconds, filled.seconds) for more in range(len(costs[:num_capped]))]
+        return [*capped, *costs[num_capped:]]
 
     def _estimate(self, num_rows: int, known: list[int]) -> float:
         above = bisect_left(known, num_rows)

@@ -37,13 +37,15 @@ class TimedSteps:
         return sampled
 
     def filled(self, streams: Sequence[Chunk]) -> Filled | None:
-        """What a step of these takes at most, drafts and all; None where it has prompts, is not filled, or none was."""
+        """What drafts add to a step of these; None where it has prompts, steps are not filled, or none was."""
         if self._filling is None or not self._filling.knows_blocks or not self._has_room_for(self._filling):
             return None
         load = self._load(streams)
-        if load.num_rows > len(streams):
+        if not 0 < load.num_rows <= len(streams):
             return None
-        return Filled(self._filling.block, self._filling.seconds(load, self._filling.block))
+        plain, block = self._filling.seconds(load), self._filling.seconds(load, self._filling.block)
+        deeper = Load(load.num_rows + 1, load.num_row_cells + load.num_row_cells // load.num_rows, load.num_cells + 1)
+        return Filled(self._filling.block, block, max(0.0, self._filling.seconds(deeper) - plain))
 
     def block_seconds(self, slots: Sequence[int], most_rows: int) -> list[float]:
         """What steps of 1, 2, ... whole blocks take that compute for all of these; none where steps are not filled."""

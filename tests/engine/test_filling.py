@@ -135,6 +135,25 @@ def test_guesses_know_of_no_block_before_one_was_measured() -> None:
     known = steps.filled([chunk])
     assert known is not None
     assert known.seconds > 0
+    assert steps.filled([Chunk(1, slot, 1, (), wants_token=True)]) is None, "it takes no step"
+
+
+def test_guesses_know_what_a_row_takes_that_is_computed_alone() -> None:
+    backend = FakeBackend(num_slots=2, capacity=4000, n_batch=1000, block=BLOCK)
+    machine, pool, now = XEON, KvPool(backend, n_ctx=4000), [0.0, 0.0]
+    steps = TimedSteps(backend, pool, Pace(), Speculator(()), lambda: now.pop())
+    slot, _ = pool.take(Hit(None, 0))
+    backend.open(1, SamplingParams(), (1, 2))
+    for start, num_rows in ((0, 900), *((900 + n, 1) for n in range(40)), (940, 6), (946, 64)):
+        chunk = Chunk(1, slot, start, (5,) * num_rows, wants_token=False)
+        load = Load(num_rows, num_rows * start + num_rows * (num_rows + 1) // 2, start + num_rows)
+        now[:] = [machine.seconds(load, 0), 0.0]
+        steps.compute([chunk])
+        pool.append(slot, chunk.token_ids)
+    known = steps.filled([Chunk(1, slot, 1010, (5,), wants_token=True)])
+    assert known is not None
+    more = machine.seconds(Load(2, 2 * 1011, 1012), 0) - machine.seconds(Load(1, 1011, 1011), 0)
+    assert known.row_seconds == pytest.approx(more, rel=0.3)
 
 
 def test_what_blocks_take_is_told_once_one_was_measured() -> None:

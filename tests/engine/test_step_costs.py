@@ -75,12 +75,24 @@ def test_no_step_takes_longer_than_a_filled_one_up_to_its_rows() -> None:
     costs = StepCosts()
     costs.record(1, 1.0)
     costs.record(2, 3.0)
-    assert costs.estimates(1, 4, Filled(4, 4.0)) == pytest.approx([1.0, 3.0, 4.0, 4.0, 9.0])
-    assert costs.estimates(6, 1, Filled(4, 4.0)) == pytest.approx([11.0, 13.0])
+    assert costs.estimates(1, 4, Filled(4, 4.0, 2.0)) == pytest.approx([1.0, 3.0, 4.0, 4.0, 9.0])
+    assert costs.estimates(2, 1, Filled(4, 2.5, 2.0)) == pytest.approx([2.5, 2.5])
+    assert costs.estimates(6, 1, Filled(4, 4.0, 2.0)) == pytest.approx([11.0, 13.0])
+
+
+def test_a_row_is_not_cheap_because_many_are() -> None:
+    """Steps of one row and filled ones were measured: a line between them says nothing of three rows, unfilled."""
+    costs = StepCosts()
+    costs.record(1, 1.0)
+    costs.record(9, 4.0)
+    assert costs.estimates(1, 4, Filled(64, 4.0, 0.9)) == pytest.approx([1.0, 1.9, 2.8, 3.7, 4.0])
+    only_one = StepCosts()
+    only_one.record(1, 1.0)
+    assert only_one.estimates(1, 2, Filled(64, 4.0, 0.9)) == pytest.approx([1.0, 1.9, 2.8]), "nor is it free"
 
 
 def test_what_a_filled_step_takes_is_told_beyond_the_reach_of_what_was_measured() -> None:
     costs = StepCosts()
     costs.record(1, 1.0)
     assert len(costs.estimates(1, 100)) == REACH
-    assert len(costs.estimates(1, 100, Filled(64, 3.0))) == 64
+    assert len(costs.estimates(1, 100, Filled(64, 3.0, 1.0))) == 64
