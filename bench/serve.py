@@ -39,8 +39,8 @@ WORKLOADS: Mapping[str, Workload] = {
     "4 streams, JSON schema": workloads.json_schema(is_constrained=True),
 }
 RESTART = "known prefix after a restart"
-_ONLY_BATCHED = ("16 streams, shared prefix", "16 streams", "4 streams", "long prompt beside 4")
-"""llama_cpp.server interrupts one answer for the next, so these cannot be asked of it."""
+_ONE_AT_A_TIME = ("1 stream", "three agents, 12 turns", RESTART)
+"""llama_cpp.server interrupts one answer for the next, so nothing else can be asked of it."""
 
 
 def main() -> None:
@@ -91,7 +91,7 @@ def _try(samples: Samples, name: str, contender: Contender, seed: int) -> None:
 
 def _measure(name: str, contender: Contender, seed: int) -> Figures | None:
     """None: this contender cannot be asked this."""
-    if contender.name == "llama_cpp.server" and name in _ONLY_BATCHED:
+    if contender.name == "llama_cpp.server" and name not in _ONE_AT_A_TIME:
         return None
     if name == RESTART:
         return _restart(contender, seed)
