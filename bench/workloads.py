@@ -26,6 +26,7 @@ paper travel music kitchen ocean forest teacher number simple answer machine his
 corner middle country science picture evening animal reason people weather copper ticket station"""
 _WORDS = _WORD_LIST.split()
 _LONG_TOKENS = 6000
+_SHARED_TOKENS = 1500
 _NUM_REQUESTS = 16
 _SCHEMA = {
     "type": "object",
@@ -90,7 +91,7 @@ async def _stream_in_turn(
 async def shared_prefix(client: httpx.AsyncClient, seed: int) -> Figures:
     """16 at once, the first 1,500 tokens the same."""
     rng = Random(f"shared {seed}")
-    prefix = words(rng, 1200)
+    prefix = await _words_of(client, rng, _SHARED_TOKENS)
     chats = [ask(f"{prefix}\nWrite a story about the word: {words(rng, 3)}.") for _ in range(16)]
     start = time.perf_counter()
     answers = await stream_all(client, chats, 32, ignore_eos=True)
@@ -129,7 +130,7 @@ async def long_prompt_beside(client: httpx.AsyncClient, seed: int) -> Figures:
     The streams go on with a text: a chat's pieces wait where they may become a call.
     """
     rng = Random(f"beside {seed}")
-    num_words = round(_LONG_TOKENS * 100 / await _num_tokens(client, words(rng, 100)))
+    long_text = await _words_of(client, rng, _LONG_TOKENS)
     texts = [f"A very long story with these words: {words(rng, 40)}. Once upon a time" for _ in range(4)]
     started = time.perf_counter()
     await asyncio.gather(*(stream_text(client, text, 40, ignore_eos=True) for text in texts))
@@ -137,7 +138,7 @@ async def long_prompt_beside(client: httpx.AsyncClient, seed: int) -> Figures:
     running = [asyncio.ensure_future(stream_text(client, text, 400, ignore_eos=True)) for text in texts]
     await asyncio.sleep(min(4.0, tenth))
     arrived = time.perf_counter()
-    long = await stream_chat(client, ask(f"{words(rng, num_words)}\nName one word of this list."), 4, ignore_eos=True)
+    long = await stream_chat(client, ask(f"{long_text}\nName one word of this list."), 4, ignore_eos=True)
     answers = await asyncio.gather(*running)
     until = long.piece_times[0]
     gaps = [gap for a in answers for gap in _gaps_between(a, arrived, until)]
@@ -173,6 +174,11 @@ async def first_token_of_known_prefix(client: httpx.AsyncClient, seed: int) -> F
     rng = Random(f"known {seed}")
     answer = await stream_chat(client, ask(f"{words(rng, 1200)}\nWhat is this?"), 4, ignore_eos=True)
     return {"TTFT s": answer.ttft_seconds, "cached tokens": float(answer.num_cached_tokens)}
+
+
+async def _words_of(client: httpx.AsyncClient, rng: Random, num_tokens: int) -> str:
+    """Words that make about so many tokens of the server's model."""
+    return words(rng, round(num_tokens * 100 / await _num_tokens(client, words(rng, 100))))
 
 
 async def _num_tokens(client: httpx.AsyncClient, text: str) -> int:
