@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import TYPE_CHECKING
 
 from mm35local.chat.answer import Answer
-from mm35local.chat.deltas import TextDelta, ThinkingDelta, ToolCallDelta
+from mm35local.chat.deltas import Delta, TextDelta, ThinkingDelta, ToolCallDelta
 from mm35local.chat.dialect import Dialect
 from mm35local.chat.messages import Conversation
 from mm35local.chat.normalize import normalize
@@ -114,11 +114,9 @@ class _Events:
                 self._num_drafted += event.num_drafted
                 self._num_accepted += event.num_accepted
                 deltas = self._answer.feed(event.token_ids, event.logprobs)
-                if deltas and (event.is_last or self._answer.is_stopped):
-                    yield Ends()
-                yield from deltas
+                yield from _told(deltas, ends=event.is_last or self._answer.is_stopped)
             case api.Finished():
-                yield from self._answer.flush(is_cut=event.reason is not FinishReason.STOP)
+                yield from _told(self._answer.flush(is_cut=event.reason is not FinishReason.STOP), ends=True)
             case api.Failed():
                 raise event.error
 
@@ -156,6 +154,12 @@ class _Events:
             (*self._warnings, *answer.warnings),
             answer.stop,
         )
+
+
+def _told(deltas: Sequence[Delta | Scores], *, ends: bool) -> Iterator[TurnEvent]:
+    if deltas and ends:
+        yield Ends()
+    yield from deltas
 
 
 @dataclass(frozen=True, slots=True)

@@ -188,7 +188,7 @@ class Tokens:
     """Tokens that were guessed and computed for these, and how many of those were right: as `Usage` counts them."""
     num_accepted: int = 0
     is_last: bool = False
-    """The terminal event comes with them."""
+    """`Finished` comes with them, at once."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -343,8 +343,7 @@ class EngineCore:
             request.num_computed = num_kept
         if answer:
             logprobs = self._logprobs(request)[: len(answer)]
-            is_last = reason is not None
-            self._events.append(Tokens(request.request_id, answer, logprobs, num_drafted, num_accepted, is_last))
+            self._events.append(Tokens(request.request_id, answer, logprobs, num_drafted, num_accepted))
         if reason is not None:
             self._finish(request, reason)
 

@@ -8,7 +8,8 @@ else there is to tell never wait; a start does, where its first step is as quick
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from mm35local.engine.api import CellUse, Failed, Finished, Progress, Started, Tokens, WorkerEvent
 
@@ -93,13 +94,15 @@ class Outbox:
                 return False
         return True
 
-    def _leave(self, others: Iterable[WorkerEvent], now: float) -> None:
-        events = [*self._starts, *self._progress.values(), *self._tokens.values(), *others]
-        self._starts, self._progress, self._tokens = [], {}, {}
-        self._sent_at = now
+    def _leave(self, others: Sequence[WorkerEvent], now: float) -> None:
         for event in others:
             if isinstance(event, Finished | Failed):
                 self._num_begun.pop(event.request_id, None)
+            if isinstance(event, Finished) and (last := self._tokens.get(event.request_id)):
+                self._tokens[event.request_id] = replace(last, is_last=True)
+        events = [*self._starts, *self._progress.values(), *self._tokens.values(), *others]
+        self._starts, self._progress, self._tokens = [], {}, {}
+        self._sent_at = now
         self._send(events)
 
 
@@ -110,5 +113,4 @@ def _joined(first: Tokens, second: Tokens) -> Tokens:
         first.logprobs + second.logprobs,
         first.num_drafted + second.num_drafted,
         first.num_accepted + second.num_accepted,
-        second.is_last,
     )

@@ -78,6 +78,8 @@ async def test_the_end_is_told_before_the_last_words_but_only_if_there_are_any()
     assert stopped[-4:-1] == [TextDelta("one tw"), Ends(), TextDelta("o")]
     full = await run(fake(Script(steps("abcdef", 2))), Turn(HI, SamplingParams(max_tokens=4)))
     assert full[-3:-1] == [Ends(), TextDelta("cd")]
+    held = await run(fake(Script((*steps("ab STO", 6), ()))), Turn(HI, SamplingParams(), stops=("STOP",)))
+    assert held[-4:-1] == [TextDelta("ab "), Ends(), TextDelta("STO")]
     silent = await run(fake(Script((*steps("ab", 2), ()))))
     assert isinstance(silent[-2], TextDelta), "there are no words behind it"
     events = run_turn(fake(Script(steps("ab", 2), error=WorkerDied(-9))), chatml(), Turn(HI, SamplingParams()))

@@ -67,7 +67,7 @@ def test_first_tokens_an_end_and_what_comes_before_another_kind_of_step_leave_at
     mouth.step(0.001, Tokens(1, (3,)), Tokens(2, (8,)))
     end = Finished(1, FinishReason.STOP, USAGE)
     mouth.step(0.001, end, Tokens(2, (9,)), CellUse())
-    assert mouth.sent.pop()[1] == [Tokens(1, (3,)), Tokens(2, (8, 9)), end, CellUse()]
+    assert mouth.sent.pop()[1] == [Tokens(1, (3,), is_last=True), Tokens(2, (8, 9)), end, CellUse()]
     mouth.step(0.001, Tokens(2, (10,)), may_hold=False)
     assert mouth.sent.pop()[1] == [Tokens(2, (10,))]
     mouth.step(0.001, Started(1, 3, 0), Tokens(1, (1,)))
@@ -155,6 +155,8 @@ def told(mouth: Mouth) -> dict[int, list[object]]:
     for _, left in mouth.sent:
         growing = [event.request_id for event in left if isinstance(event, Tokens)]
         assert len(growing) == len(set(growing))
+        ended = {event.request_id for event in left if isinstance(event, Finished)}
+        assert all(event.is_last == (event.request_id in ended) for event in left if isinstance(event, Tokens))
         for event in left:
             if isinstance(event, Tokens):
                 got[event.request_id] += event.token_ids
