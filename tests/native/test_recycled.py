@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mm35local.native import recycled
-from mm35local.native.recycled import RecycledMemory
+from mm35local.native.recycled import MOST_SPARE, RecycledMemory
 
 
 def address(array: np.ndarray) -> int:
@@ -42,6 +42,25 @@ def test_little_is_kept_for_later(monkeypatch: pytest.MonkeyPatch) -> None:
     arrays = [memory.take(1024) for _ in range(5)]
     del arrays
     assert memory.num_spare_bytes == 2048
+
+
+def test_a_small_array_takes_no_large_block() -> None:
+    memory = RecycledMemory()
+    large = memory.take(1 << 20)
+    del large
+    small = memory.take(1 << 18)
+    assert memory.num_spare_bytes == 1 << 20
+    assert len(small) == 1 << 18
+
+
+def test_of_many_small_ones_few_are_kept() -> None:
+    memory = RecycledMemory()
+    arrays = [memory.take(1024) for _ in range(100)]
+    last = address(arrays[-1])
+    while arrays:
+        del arrays[0]
+    assert memory.num_spare_bytes == MOST_SPARE * 1024
+    assert last in {address(array) for array in [memory.take(1024) for _ in range(MOST_SPARE)]}
 
 
 @given(st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 9)), max_size=60))
