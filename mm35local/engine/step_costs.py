@@ -79,10 +79,13 @@ class StepCosts:
             return [1.0] * (num_more + 1)
         filled = filled or Filled(0, 0.0, 0.0)
         last = max(num_rows, min(num_rows + num_more, max(REACH * known[-1], filled.num_rows)))
-        costs = [self._slowness * self._estimate(rows, known) for rows in range(num_rows, last + 1)]
-        num_capped = max(0, filled.num_rows + 1 - num_rows)
-        capped = [min(costs[0] + more * filled.row_seconds, filled.seconds) for more in range(len(costs[:num_capped]))]
-        return [*capped, *costs[num_capped:]]
+        plain = self._slowness * self._estimate(num_rows, known)
+        in_block = range(num_rows, min(last, filled.num_rows) + 1)
+        beyond = range(num_rows + len(in_block), last + 1)
+        return [
+            *(min(plain + (rows - num_rows) * filled.row_seconds, filled.seconds) for rows in in_block),
+            *(self._slowness * self._estimate(rows, known) for rows in beyond),
+        ]
 
     def _estimate(self, num_rows: int, known: list[int]) -> float:
         above = bisect_left(known, num_rows)

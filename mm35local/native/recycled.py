@@ -50,7 +50,7 @@ class RecycledMemory:
     def _give_back(self, block: mmap.mmap) -> None:
         with self._lock:
             self._spare.append(block)
-            while self._spare and (self.num_spare_bytes > MOST_SPARE_BYTES or len(self._spare) > MOST_SPARE):
+            while self.num_spare_bytes > MOST_SPARE_BYTES or len(self._spare) > MOST_SPARE:
                 del self._spare[0]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from mm35local.chat.turn import Done, Ends, Prefill, Started, TurnEvent
+from mm35local.chat.turn import Done, Prefill, Started, TurnEvent
 from mm35local.types import Usage
 
 
@@ -33,9 +33,7 @@ class Stopwatch:
                 self.num_computed_tokens = event.num_computed
             case Done():
                 self.ended_at, self.usage = now, event.usage
-            case Ends():
-                pass
-            case _:
+            case _:  # words, or that they come at once
                 self.first_token_at = self.first_token_at or now
 
     @property
