@@ -8,6 +8,7 @@ from __future__ import annotations
 import bisect
 import math
 import time
+import traceback
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
@@ -24,7 +25,7 @@ from mm35local.engine.restorer import Restorer
 from mm35local.engine.scheduler import is_short, num_reserved, pass_over, schedule
 from mm35local.engine.speculation import Speculator
 from mm35local.engine.timed_steps import TimedSteps, count_rows
-from mm35local.errors import DecodeFailed, EngineOverloaded, Mm35Error, RequestError
+from mm35local.errors import DecodeFailed, EngineError, EngineOverloaded, Mm35Error, RequestError
 from mm35local.types import FinishReason, TokenLogprobs
 
 WORTH_WAITING = 32
@@ -103,9 +104,10 @@ class EngineCore:
                 n_vocab=self._backend.n_vocab,
                 grid=self._backend.image_grid,
             )
-            self._enqueue(request)
-        except RequestError as error:
-            self._events.append(Failed(command.request_id, error))
+        except Exception as error:  # noqa: BLE001 see _refuse
+            self._refuse(command.request_id, error)
+            return
+        self._enqueue(request)
 
     def cancel(self, command: Cancel) -> None:
         """End a request with CANCELLED; what it computed stays in the cache. Unknown ids are ignored."""
@@ -231,11 +233,18 @@ class EngineCore:
     def _open(self, request: Request) -> None:
         try:
             self._backend.open(request.request_id, request.params, request.tokens, request.images)
-        except RequestError as error:
+        except Exception as error:  # noqa: BLE001 see _refuse
             self._close(request)
-            self._events.append(Failed(request.request_id, error))
+            self._refuse(request.request_id, error)
             return
         self._events.append(Started(request.request_id, request.num_prompt_tokens, request.num_cached))
+
+    def _refuse(self, request_id: int, error: Exception) -> None:
+        """One request's surprise must not take the others with it."""
+        if not isinstance(error, RequestError):
+            traceback.print_exception(error)
+            error = EngineError(f"the request could not be started: {error}")
+        self._events.append(Failed(request_id, error))
 
     def _preempt(self, request: Request) -> None:
         """Back to the queue; its tokens are its prompt then, and its sampler stays where it was."""

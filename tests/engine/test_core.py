@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import accumulate, repeat
 from random import Random
@@ -161,6 +161,30 @@ def test_every_request_ends_once_and_answers_as_if_alone(
         assert run.core.fault() is None
     run.drain()
     run.check()
+
+
+class Surprising(FakeBackend):
+    """One that nobody foresaw: what to do with a prompt of sevens."""
+
+    def open(self, request_id: int, params: SamplingParams, prompt: Sequence[int], images: object = ()) -> None:
+        if prompt[0] == 7:
+            raise ZeroDivisionError("seven")
+        super().open(request_id, params, prompt)
+
+
+def test_a_surprise_costs_the_request_that_it_is_about_and_no_other(capsys: pytest.CaptureFixture[str]) -> None:
+    run = Run(Surprising(num_slots=1, capacity=N_CTX, n_batch=N_BATCH))
+    first = run.submit((1, 2))
+    surprising = run.submit((7, 7))
+    run.cancel(first)
+    later = run.submit((3, 4))  # the surprising one is started when this one comes
+    run.drain()
+    failed = run.last(surprising)
+    assert isinstance(failed, Failed)
+    assert "could not be started: seven" in str(failed.error)
+    assert isinstance(run.last(later), Finished)
+    run.check()
+    assert "ZeroDivisionError" in capsys.readouterr().err
 
 
 def test_a_finished_sequence_is_continued_by_the_next_turn() -> None:
