@@ -12,7 +12,6 @@ import os
 import signal
 import sys
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -49,7 +48,7 @@ from mm35local.engine.speculation import Drafter, NgramDrafter, Speculator
 from mm35local.engine.threads import LONG_SLICE, ask_for_slices, make_way
 from mm35local.engine.tokenizing import Tokenizing
 from mm35local.engine.warm_up import warm_up
-from mm35local.errors import EngineError, LoadFailed, Mm35Error, RpcError
+from mm35local.errors import LoadFailed, Mm35Error, RpcError
 from mm35local.native.buffers import BufferLog
 from mm35local.native.library import Library, version
 
@@ -59,8 +58,10 @@ MOST_RAM_BYTES = 1 << 30
 
 
 def run(config: EngineConfig, pipe: Pipe) -> None:
-    """The target of the process. Ctrl-C in a terminal is for the parent, which will send Shutdown."""
+    """The target of the process. What ends a whole group of processes, Ctrl-C in a terminal or a service that is
+    stopped, is for the parent: it lets answers end, and sends Shutdown."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     _redirect_output(config.log_path)
     inbox = Inbox(pipe)
     ask_for_slices(LONG_SLICE)  # not for the inbox's thread
@@ -182,7 +183,7 @@ def _handle(commands: Sequence[Command | Tokenized], core: EngineCore, tokenizin
     for command in commands:
         match command:
             case Submit():
-                events += _submit(command, core)
+                core.submit(command)
             case Cancel():
                 core.cancel(command)
             case Tokenize():
@@ -192,17 +193,6 @@ def _handle(commands: Sequence[Command | Tokenized], core: EngineCore, tokenizin
             case Shutdown():
                 core.cancel_all()
     return events
-
-
-def _submit(command: Submit, core: EngineCore) -> list[WorkerEvent]:
-    """One request's surprise must not take the others with it."""
-    try:
-        core.submit(command)
-    except Exception as error:  # noqa: BLE001
-        traceback.print_exc()
-        core.cancel(Cancel(command.request_id))
-        return [Failed(command.request_id, EngineError(f"the request could not be started: {error}"))]
-    return []
 
 
 def _load_largest(

@@ -23,7 +23,8 @@ async def main() -> None:
         await asyncio.sleep(0.01)
     print(client.worker_pid, flush=True)
     async for event in client.generate(Prompt(tuple(range(1000, 3000))), SamplingParams()):
-        pass
+        if len(sys.argv) > 3:
+            raise SystemExit(7)
 
 asyncio.run(main())
 """
@@ -41,3 +42,10 @@ def test_a_worker_ends_when_its_parent_is_killed_even_in_the_middle_of_a_step(
         parent.kill()
     gone, _alive = psutil.wait_procs([worker], timeout=3)
     assert gone or worker.status() == psutil.STATUS_ZOMBIE, "init has yet to reap it"
+
+
+def test_a_parent_that_ends_by_an_error_waits_for_no_worker(smollm2_path: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", PARENT, str(smollm2_path), str(tmp_path / "engine.log"), "fail"]
+    parent = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert parent.returncode == 7
+    assert not psutil.pid_exists(int(parent.stdout))
