@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import queue
 import threading
+import traceback
 
 from mm35local.engine.api import Cancel, Command, Shutdown, Tokenized
 from mm35local.engine.pipe import Pipe
 
 
 class Inbox:
-    """Commands in the order they were sent. The process ends at once when the other end of the pipe is gone."""
+    """Commands in the order they were sent. The process ends at once when the other end of the pipe is gone, or
+    says what nobody understands."""
 
     def __init__(self, pipe: Pipe) -> None:
         self._pipe = pipe
@@ -45,13 +47,18 @@ class Inbox:
         return self.is_closing or request_id in self._cancelled
 
     def _read(self) -> None:
-        while True:
-            try:
-                command: Command = self._pipe.recv()
-            except (EOFError, OSError):
-                os._exit(0)
-            if isinstance(command, Cancel):
-                self._cancelled.add(command.request_id)
-            elif isinstance(command, Shutdown):
-                self.is_closing = True
-            self._commands.put(command)
+        try:
+            while True:
+                self._take(self._pipe.recv())
+        except (EOFError, OSError):
+            os._exit(0)
+        finally:  # no worker is deaf and looks well
+            traceback.print_exc()
+            os._exit(1)
+
+    def _take(self, command: Command) -> None:
+        if isinstance(command, Cancel):
+            self._cancelled.add(command.request_id)
+        elif isinstance(command, Shutdown):
+            self.is_closing = True
+        self._commands.put(command)
