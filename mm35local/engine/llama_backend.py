@@ -154,8 +154,10 @@ class LlamaBackend:
             return self._compute_tokens(chunks, fill_to)
         rests = [self._sight.compute_ahead(chunk, self._context, self._batch) for chunk in chunks]
         due = [rest for rest in rests if rest.token_ids or rest.wants_token]
-        sampled = dict(zip((rest.slot for rest in due), self._compute_tokens(due, fill_to), strict=True))
-        return [sampled.get(rest.slot, ()) for rest in rests]
+        is_whole = rests == list(chunks)  # cells for fillers were counted beside all rows of a step in one decode
+        sampled = self._compute_tokens(due, fill_to if is_whole else 0)
+        by_slot = dict(zip((rest.slot for rest in due), sampled, strict=True))
+        return [by_slot.get(rest.slot, ()) for rest in rests]
 
     def _compute_tokens(self, chunks: Sequence[Chunk], fill_to: int) -> list[tuple[int, ...]]:
         if not chunks:

@@ -12,8 +12,11 @@ from PIL import Image as Pillow
 from mm35local.engine.api import Cancel, EngineConfig, Finished, Started, Submit, Tokens
 from mm35local.engine.backend import ABORTED, Chunk
 from mm35local.engine.core import EngineCore
+from mm35local.engine.images import place_images
 from mm35local.engine.llama_backend import LlamaBackend
 from mm35local.errors import DecodeFailed, LoadFailed
+from mm35local.native.batch import Batch, EmbeddingBatch
+from mm35local.native.context import Context
 from mm35local.native.library import Library
 from mm35local.types import FinishReason, Image, Prompt, SamplingParams
 from quantize.convert import convert
@@ -123,6 +126,29 @@ def test_before_an_image_of_somebody_who_left_the_step_ends(seeing: Seeing, enco
     core.cancel_all()
     seeing.backend.trim(0, 0)
     assert caught.value.code == ABORTED
+
+
+def test_rows_behind_an_image_are_not_filled_for_cells_were_counted_for_all_of_a_step(
+    seeing: Seeing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = Image(28, 28, bytes(range(84)) * 28, 1)
+    seen = (1, *image.row_ids, IMG_END)
+    num_rows: list[int] = []
+    decode = Context.decode
+
+    def counting(context: Context, batch: Batch | EmbeddingBatch, *, may_abort: bool = False) -> int:
+        num_rows.append(batch.struct().n_tokens)
+        return decode(context, batch, may_abort=may_abort)
+
+    monkeypatch.setattr(Context, "decode", counting)
+    for number, (prompt, expected) in enumerate(((seen, len(seen)), ((1, 2, 3), 16))):
+        images = place_images(prompt, (image,) if prompt is seen else (), seeing.backend.image_grid)
+        seeing.backend.open(number, GREEDY, prompt, images)
+        seeing.backend.compute([Chunk(number, 0, 0, prompt, wants_token=False)], fill_to=16)
+        seeing.backend.close(number)
+        seeing.backend.trim(0, 0)
+        assert sum(num_rows) == expected
+        num_rows.clear()
 
 
 def test_a_file_that_is_no_vision_part_is_refused_in_mtmds_words(library: Library, files: tuple[Path, Path]) -> None:
