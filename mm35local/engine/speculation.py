@@ -160,11 +160,16 @@ class Speculator:
         """The same chunks, some of them with drafts; at most `room` more rows. `filled` tells what they cost at most.
 
         The first token of an answer waits for no guess: what agrees before it is the chat template, not the answer.
+        Nor does one that is drawn from kept logits: drafts stand behind a row, and it has none.
         """
         if not self._drafters:
             return tuple(chunks)
         self._bargain.settle()
-        decoding = [chunk for chunk in chunks if chunk.wants_token and requests[chunk.request_id].num_generated]
+        decoding = [
+            chunk
+            for chunk in chunks
+            if chunk.wants_token and chunk.token_ids and requests[chunk.request_id].num_generated
+        ]
         asking = [requests[chunk.request_id] for chunk in decoding]
         limits = [max(0, min(self._max_draft, room, _room_of_answer(request))) for request in asking]
         if not any(limits) or not self._lookout.is_due():

@@ -214,6 +214,16 @@ def test_the_first_token_of_an_answer_waits_for_no_guess() -> None:
     assert speculator.add_drafts([decode_chunk(request)], {1: request}, 4)[0].drafts != ()
 
 
+def test_what_is_drawn_from_kept_logits_waits_for_no_guess() -> None:
+    """An answer was given up and begun again where another prompt had ended: nothing is left to compute."""
+    speculator = Speculator((Oracle(),))
+    speculator.record_step(1, 0.01)
+    request = make_request(LONG)
+    kept = Chunk(1, 0, len(request.tokens), (), wants_token=True)
+    assert speculator.add_drafts([kept], {1: request}, 4) == (kept,)
+    assert speculator.add_drafts([decode_chunk(request)], {1: request}, 4)[0].drafts != ()
+
+
 def test_a_plain_step_is_measured_now_and_then() -> None:
     """Else it would be taken to cost what the smallest step with drafts does, and every draft to be worth it."""
     speculator = Speculator((Oracle(),))

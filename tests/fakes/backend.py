@@ -158,6 +158,7 @@ class FakeBackend:
             assert chunk.start == len(self.cells[chunk.slot]), "positions are contiguous"
             is_ready = chunk.wants_token and self.keeps_end(chunk.slot, chunk.start)
             assert chunk.token_ids or is_ready, "nothing is left to compute only where the end is kept"
+            assert chunk.token_ids or not chunk.drafts, "drafts stand behind a row"
             self.cells[chunk.slot] += (*chunk.token_ids, *chunk.drafts)
             self._owners[chunk.slot] += range(self._num_made, self._num_made + chunk.num_rows)
             self._num_made += chunk.num_rows
