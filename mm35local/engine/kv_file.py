@@ -8,9 +8,11 @@ its final name is whole; what differs in anything is never restored.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import struct
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +23,7 @@ Int32Array = npt.NDArray[np.int32]
 Bytes = npt.NDArray[np.uint8]
 
 SUFFIX = ".mm35kv"
+_SUFFIX_ASIDE = ".part"
 MAGIC = b"MM35KV\x00\x02"
 DIGEST_BYTES = 32
 _HEADER = struct.Struct(f"<8s{DIGEST_BYTES}sIQ{DIGEST_BYTES}s")
@@ -49,7 +52,7 @@ def fingerprint(model: Path, *context: object) -> bytes:
 
 def write(path: Path, mark: bytes, tokens: Int32Array, state: Bytes) -> None:
     """Aside, to the disk, then under its name; only the user can read it. Raises OSError."""
-    aside = path.with_suffix(".part")
+    aside = path.with_suffix(_SUFFIX_ASIDE)
     digest = _digest(tokens, state)
     descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
@@ -63,6 +66,14 @@ def write(path: Path, mark: bytes, tokens: Int32Array, state: Bytes) -> None:
     except OSError:
         aside.unlink(missing_ok=True)
         raise
+
+
+def unlink_abandoned(folder: Path, seconds: float) -> None:
+    """Files written aside that nobody wrote to for so long. Another process may be writing the others."""
+    for aside in folder.glob(f"*{_SUFFIX_ASIDE}"):
+        with contextlib.suppress(OSError):
+            if time.time() - aside.stat().st_mtime > seconds:
+                aside.unlink()
 
 
 def read_header(path: Path, mark: bytes) -> KvHeader | None:

@@ -31,6 +31,8 @@ MOST_UNWRITTEN = 4
 """States that RAM has no room for wait for the disk; while there are so many, further ones are not kept."""
 SECONDS_IN_RAM = 30.0
 """So long a state that RAM has room for is not written."""
+ABANDONED_SECONDS = 3600.0
+"""A file that is written aside for so long is nobody's any more: whose process ended in the midst of it."""
 WORTH_SAVING = 64
 """Tokens. Fewer are computed again in the time a file takes."""
 HEAD = 32
@@ -48,8 +50,10 @@ class Saved:
     state: Bytes | None = None
     """Its bytes in RAM; None: only on disk."""
     put_at: float | None = None
-    """Of `time.monotonic`, while it waits to be written; None once it is on disk."""
+    """Of `time.monotonic`, while it waits to be written."""
+    is_on_disk: bool = False
     is_lost: bool = False
+    """It was given up."""
     head: bytes = field(init=False)
     """Of its first HEAD tokens."""
 
@@ -87,9 +91,8 @@ class KvStore:
 
     @property
     def use(self) -> StoreUse:
-        kept = [saved for saved in self._saved if not saved.is_lost]
-        in_ram = [saved.ram_bytes for saved in kept if saved.state is not None]
-        on_disk = [saved.num_bytes for saved in kept if saved.put_at is None]
+        in_ram = [saved.ram_bytes for saved in self._saved if saved.state is not None]
+        on_disk = [saved.num_bytes for saved in self._saved if saved.is_on_disk]
         return StoreUse(len(in_ram), sum(in_ram), len(on_disk), sum(on_disk))
 
     def find(self, tokens: Int32Array) -> tuple[Saved | None, int]:
@@ -97,7 +100,6 @@ class KvStore:
 
         It is HEAD tokens, or all that a state has; of several as long the most recently used.
         """
-        self._saved = [saved for saved in self._saved if not saved.is_lost]
         wanted, alike = tokens[:-1], self._alike(tokens[:-1])
         lengths = [(num_common(saved.tokens, wanted), number) for number, saved in enumerate(alike)]
         length, number = max(lengths, default=(0, 0))
@@ -127,8 +129,7 @@ class KvStore:
 
     def covers(self, tokens: Int32Array) -> bool:
         """Is a state kept that begins with all of these?"""
-        alike = self._alike(tokens)
-        return any(num_common(saved.tokens, tokens) == len(tokens) for saved in alike if not saved.is_lost)
+        return any(num_common(saved.tokens, tokens) == len(tokens) for saved in self._alike(tokens))
 
     def put(self, tokens: Int32Array, state: Bytes) -> None:
         """Keep it, instead of those that are a beginning of it but for fewer than WORTH_SAVING tokens at their end."""
@@ -180,11 +181,13 @@ class KvStore:
 
     def _scan(self) -> list[Saved]:
         found: list[tuple[float, Saved]] = []
+        kv_file.unlink_abandoned(self._folder, ABANDONED_SECONDS)
         for path in self._folder.glob(f"*{kv_file.SUFFIX}"):
             with contextlib.suppress(OSError):
                 stat = path.stat()
                 header = kv_file.read_header(path, self._mark)
-                found.append((stat.st_mtime, Saved(header.tokens if header else _NOTHING, stat.st_size, path)))
+                tokens = header.tokens if header else _NOTHING
+                found.append((stat.st_mtime, Saved(tokens, stat.st_size, path, is_on_disk=True)))
         return [saved for _time, saved in sorted(found, key=lambda pair: pair[0])]
 
     def _make_room(self, num_bytes: int) -> None:
@@ -192,12 +195,15 @@ class KvStore:
             self._give_up(self._saved[0])
 
     def _thin_out(self) -> None:
-        """Forget in RAM what is on disk, the least recently used first; where that is not enough, hurry the disk."""
+        """Forget in RAM what does not wait for the disk, the least recently used first; where that is not enough,
+        hurry the disk."""
         num_bytes = sum(saved.ram_bytes for saved in self._saved)
-        for saved in self._saved:
+        for saved in list(self._saved):
             if num_bytes > self._ram_bytes and saved.put_at is None:
                 num_bytes -= saved.ram_bytes
                 saved.state = None
+                if not saved.is_on_disk:  # which failed
+                    self._give_up(saved)
         if num_bytes > self._ram_bytes:
             self._is_urgent.set()
         else:
@@ -224,11 +230,11 @@ class KvStore:
     def _write(self, saved: Saved, state: Bytes) -> None:
         try:
             kv_file.write(saved.path, self._mark, saved.tokens, state)
+            saved.is_on_disk = True
             if saved.is_lost:  # given up meanwhile
                 saved.path.unlink(missing_ok=True)
-        except OSError as error:
+        except (OSError, MemoryError) as error:  # it stays in RAM, as long as there is room
             print(f"a KV state could not be saved: {error}", file=sys.stderr)
-            saved.is_lost = True
 
 
 def _head(tokens: Int32Array) -> bytes:

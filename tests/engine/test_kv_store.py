@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import stat
 import struct
 import time
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from mm35local.engine import kv_file
 from mm35local.engine.api import StoreUse
 from mm35local.engine.kv_file import Bytes, Int32Array
-from mm35local.engine.kv_store import HEAD, WORTH_SAVING, KvStore
+from mm35local.engine.kv_store import ABANDONED_SECONDS, HEAD, WORTH_SAVING, KvStore
 from mm35local.engine.prefix_cache import num_common
 
 MARK, OTHER_MARK = b"a" * 32, b"b" * 32
@@ -225,17 +226,31 @@ def test_the_least_recently_used_goes_when_the_disk_is_full(tmp_path: Path) -> N
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 3500
 
 
-def test_a_disk_that_fails_costs_the_state_only(tmp_path: Path) -> None:
+def test_a_disk_that_fails_costs_the_file_only(tmp_path: Path) -> None:
     folder = tmp_path / "kv"
-    store = open_store(folder)
+    store = open_store(folder, ram_bytes=1500)
     folder.rmdir()
     store.put(ids(1, 2), state_of(1))
     store.flush()
-    assert loaded(store, ids(1, 2, 3)) is None
-    folder.mkdir()
-    store.put(ids(1, 2), state_of(1))
+    assert store.use == StoreUse(1, 1000, 0, 0)
     assert loaded(store, ids(1, 2, 3)) == (1, 2)
+    folder.mkdir()
+    store.put(ids(4, 5), state_of(2))
+    store.flush()  # RAM has room for one of them
+    assert loaded(store, ids(1, 2, 3)) is None
+    assert loaded(store, ids(4, 5, 6)) == (2, 2)
+    assert store.use == StoreUse(1, 1000, 1, 1000)
     store.close()
+
+
+def test_what_a_process_left_half_written_is_removed_and_no_other_ones_work(tmp_path: Path) -> None:
+    left, worked_on = tmp_path / "left.part", tmp_path / "worked-on.part"
+    for path in (left, worked_on):
+        path.write_bytes(b"half")
+    long_ago = time.time() - 2 * ABANDONED_SECONDS
+    os.utime(left, (long_ago, long_ago))
+    open_store(tmp_path).close()
+    assert list(tmp_path.iterdir()) == [worked_on]
 
 
 def test_a_fingerprint_changes_with_the_file_and_the_context(tmp_path: Path) -> None:
