@@ -6,6 +6,7 @@ Invariant: each sequence of the backend holds exactly the tokens that `prefix_ca
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 from mm35local.engine.api import CellUse, StoreUse
 from mm35local.engine.backend import Backend
@@ -184,7 +185,7 @@ class KvPool:
         if not store.has_ram_for(num_bytes) or (most_bytes is not None and num_bytes > most_bytes):
             return False
         self._save(sequence, num_bytes)
-        return True
+        return store.covers(self._cache.tokens(sequence))
 
     def evict(self, num_cells: int) -> bool:
         """Take about `num_cells` from the ended sequence that is missed least. False if there is none."""
@@ -228,14 +229,15 @@ class KvPool:
         return True
 
     def _save(self, sequence: int, num_bytes: int | None = None) -> None:
-        """Only what is long enough, and is not there yet. `num_bytes`: of its state, where that is known."""
+        """Only what is long enough, is not there yet, and has memory. `num_bytes`: of its state, where it is known."""
         tokens = self._cache.tokens(sequence)
         if self._store is None or len(tokens) < WORTH_SAVING:
             return
         if num_bytes is None:
             num_bytes = self._backend.state_bytes(sequence)
         if self._store.accepts(tokens, num_bytes):
-            self._store.put(tokens, self._backend.save(sequence, num_bytes))
+            with suppress(OSError, MemoryError):
+                self._store.put(tokens, self._backend.save(sequence, num_bytes))
 
     def _forget(self, sequence: int) -> None:
         self._backend.trim(sequence, 0)

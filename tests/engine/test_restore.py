@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import threading
 import time
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from mm35local.engine import kv_file, kv_pool
-from mm35local.engine.api import Cancel, EngineConfig, Finished, RequestEvent, Started, Submit
+from mm35local.engine.api import Cancel, EngineConfig, Finished, RequestEvent, Started, StoreUse, Submit
 from mm35local.engine.backend import Chunk
 from mm35local.engine.core import EngineCore
 from mm35local.engine.kv_store import KvStore
@@ -92,6 +93,29 @@ def test_where_idle_cells_slow_a_step_few_stay_and_the_others_come_back_without_
     assert (num_cached, answer) == (200, expected_answer((*PROMPT, 7), GREEDY, N_CTX))
     assert core.fault() is None
     assert not list(tmp_path.iterdir()), "an agent's next turn comes before its state is worth a file"
+    store.close()
+
+
+class Poor(FakeBackend):
+    """No memory for a copy of anything."""
+
+    def save(self, slot: int, state_bytes: int) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
+        raise OSError(errno.ENOMEM, "no memory")
+
+
+@pytest.mark.parametrize("most_idle", [None, 50])
+def test_without_memory_for_a_copy_nothing_is_kept_and_nobody_fails(tmp_path: Path, most_idle: int | None) -> None:
+    store = KvStore(tmp_path, b"m" * 32, disk_bytes=1 << 20, ram_bytes=1 << 20)
+    backend = Poor(num_slots=2, capacity=N_CTX, n_batch=64)
+    backend.most_idle = most_idle
+    core = open_core(store, backend)
+    for number in range(4):
+        prompt = tuple(n % 60 + 1 + number for n in range(200))
+        assert ask(core, prompt, number) == (0, expected_answer(prompt, GREEDY, N_CTX))
+        core.copy_ahead()
+    core.save_cache()
+    assert core.fault() is None
+    assert core.cell_use.store == StoreUse()
     store.close()
 
 
