@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mm35local.engine.logprobs import LogprobsReader, token_logprobs
+from mm35local.engine.logprobs import LEAST_LOGPROB, LogprobsReader, token_logprobs
 
 _LOGITS = st.lists(st.floats(-80, 80, width=32), min_size=1, max_size=40)
 
@@ -32,6 +32,15 @@ def test_what_a_grammar_forbids_is_not_among_them() -> None:
     found = token_logprobs(np.array([1, -np.inf, -np.inf], dtype=np.float32), 0, 3)
     assert found.top == ((0, 0.0),)
     assert found.logprob == 0.0
+
+
+@pytest.mark.parametrize("logits", [[1.0, math.nan], [math.nan, math.nan], [math.inf, 1.0], [-math.inf, -math.inf]])
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_logits_that_are_no_numbers_give_logprobs_that_are(logits: list[float]) -> None:
+    for token_id in range(2):
+        found = token_logprobs(np.array(logits, dtype=np.float32), token_id, 2)
+        assert found.logprob == LEAST_LOGPROB
+        assert found.top == ()
 
 
 def test_each_is_taken_once() -> None:
