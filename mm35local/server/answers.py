@@ -60,7 +60,7 @@ def with_own_seeds(turn: Turn, n: int) -> list[Turn]:
 
 
 async def _frames(choices: Sequence[Events], writer: Writer) -> AsyncGenerator[bytes, None]:
-    pieces = _Pieces(writer)
+    pieces = _Pieces(writer, len(choices))
     if len(choices) == 1:
         async with aclosing(choices[0]) as events:
             async for event in events:
@@ -76,17 +76,17 @@ async def _frames(choices: Sequence[Events], writer: Writer) -> AsyncGenerator[b
 class _Pieces:
     """All frames of an event in one piece: each that leaves wakes up the client."""
 
-    def __init__(self, writer: Writer) -> None:
+    def __init__(self, writer: Writer, num_choices: int) -> None:
         self._writer = writer
-        self._ending: set[int] = set()
-        """Choices whose end comes at once."""
+        self._going_on = set(range(num_choices))
+        """Choices whose end does not come at once: while there are any, nothing waits for the end of all."""
 
     def take(self, index: int, event: TurnEvent) -> bytes:
         frames = list(self._writer.take(index, event))
         data = b"".join(frames)
         if isinstance(event, Ends | Done):
-            self._ending.add(index)
-        if index in self._ending:
+            self._going_on.discard(index)
+        if not self._going_on:
             return Closing(data)
         return Opening(data) if all(isinstance(frame, Opening) for frame in frames) else data
 

@@ -48,7 +48,7 @@ class Opening(bytes):
 
 
 class Closing(bytes):
-    """Frames that an answer ends with: they leave with the end of the stream, or with another answer's in it."""
+    """Frames that the last answer of a stream ends with: they leave with the end of the stream."""
 
 
 def frame(payload: Mapping[str, Any], event: str | None = None) -> bytes:

@@ -126,7 +126,7 @@ async def test_what_ends_a_stream_leaves_with_its_last_words(
     assert places == sorted(places)
 
 
-async def test_the_end_of_one_choice_leaves_with_the_next_of_another() -> None:
+async def test_each_of_two_choices_ends_once() -> None:
     engine = fake_engine()
     engine.step_seconds = 0.01
     async with listening(engine) as here:
@@ -136,6 +136,19 @@ async def test_the_end_of_one_choice_leaves_with_the_next_of_another() -> None:
         own = [choice for chunk in told for choice in chunk["choices"] if choice["index"] == index]
         assert "".join(choice["delta"].get("content", "") for choice in own) == ANSWER
         assert [choice["finish_reason"] for choice in own if choice["finish_reason"]] == ["stop"]
+
+
+async def test_the_end_of_one_choice_waits_for_no_other_that_says_nothing_yet() -> None:
+    first, silent = script(), Script(((),), is_endless=True)
+    engine = FakeEngine(lambda prompt: first if len(prompt.token_ids) == 2 else silent, chatml_ids)
+    engine.step_seconds = 0.01
+    async with listening(engine) as here, asyncio.timeout(5):
+        chunks = _chunks(here, "/v1/completions", {"prompt": ["Hi", "Hello"], "max_tokens": 64})
+        said = ""
+        while '"finish_reason":"stop"' not in said:
+            said += (await anext(chunks)).decode()
+        await chunks.aclose()
+    assert "".join(json.loads(payload)["choices"][0]["text"] for payload in payloads(said)) == ANSWER
 
 
 async def test_progress_that_was_asked_for_does_not_wait() -> None:
