@@ -23,6 +23,7 @@ Mm35Error                      message (what was expected, what was found) and h
 │   │   ├── ImageFailed        the vision tower refused an image: detail
 │   │   └── GrammarFailed      the answer could not follow its grammar any more: detail
 │   └── WorkerDied             the engine's process ended: exit_code
+│       └── EngineGivenUp      and is not started again: num_deaths
 └── ServerError
     ├── PortInUse              host, port
     └── ServerUnreachable      url
@@ -220,6 +221,14 @@ class WorkerDied(EngineError):
         )
         self.exit_code = exit_code
         self.detail = detail
+
+
+class EngineGivenUp(WorkerDied):
+    def __init__(self, exit_code: int | None, detail: str, num_deaths: int) -> None:
+        super().__init__(exit_code, detail)
+        self.message += f"; it ended {num_deaths} times in a row and is not started again"
+        self.hint = "read engine.log, and start the server again"
+        self.num_deaths = num_deaths
 
 
 class ServerError(Mm35Error):

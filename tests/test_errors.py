@@ -29,6 +29,7 @@ SAMPLES = [
     errors.GrammarFailed("too complex"),
     errors.ImageFailed("too complex"),
     errors.WorkerDied(-9, "GGML_ASSERT"),
+    errors.EngineGivenUp(-9, "GGML_ASSERT", 5),
     errors.PortInUse("127.0.0.1", 8080),
     errors.ServerUnreachable("url", "refused"),
     errors.HistoryError("what", "do"),

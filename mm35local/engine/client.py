@@ -35,7 +35,7 @@ from mm35local.engine.api import (
 from mm35local.engine.fallback import after_death, difference
 from mm35local.engine.process import WorkerProcess
 from mm35local.engine.restart import DeathRow, RestartPolicy
-from mm35local.errors import EngineError, EngineLoading, Mm35Error, WorkerDied
+from mm35local.errors import EngineError, EngineGivenUp, EngineLoading, Mm35Error, WorkerDied
 from mm35local.types import Prompt, SamplingParams
 
 SECONDS_TO_SHUT_DOWN = 5.0
@@ -88,17 +88,21 @@ class EngineClient:
         self._supervisor = asyncio.create_task(self._supervise(), name="engine-supervisor")
 
     async def aclose(self) -> None:
-        """End every request (CANCELLED) and the worker; safe to call twice."""
+        """End every request (CANCELLED) and the worker; safe to call twice.
+
+        One that is cancelled kills the worker, which may be saving KV states.
+        """
         self._closing.set()
         self._send(Shutdown())
         if self._supervisor is None:
             self._give_up(EngineError("the engine is closed"))
             return
-        _done, pending = await asyncio.wait(
-            {self._supervisor}, timeout=SECONDS_TO_SHUT_DOWN + (SECONDS_TO_SAVE if self._config.kv_store_bytes else 0)
-        )
-        if pending and self._worker:
-            self._worker.kill()
+        seconds = SECONDS_TO_SHUT_DOWN + (SECONDS_TO_SAVE if self._config.kv_store_bytes else 0)
+        try:
+            await asyncio.wait({self._supervisor}, timeout=seconds)
+        finally:
+            if self._worker and not self._supervisor.done():
+                self._worker.kill()
         await asyncio.wait({self._supervisor})
 
     async def generate(
@@ -188,7 +192,7 @@ class EngineClient:
         self._ready_since = None
         delay = self._deaths.next_delay(ready_seconds)
         if delay is None:
-            self._give_up(died)
+            self._give_up(EngineGivenUp(died.exit_code, died.detail, self._deaths.num_deaths))
             return
         self._num_restarts += 1
         try:
@@ -226,6 +230,8 @@ class EngineClient:
                         info = replace(info, changed=difference(self._asked, self._config))
                     self._state, self._progress, self._info = EngineState.READY, 1.0, info
                     self._ready_since = time.monotonic()
+                    if self._worker:
+                        self._worker.read_log_from_here()
                 case CellUse():
                     self._cells = event
                 case LoadError(error):

@@ -63,6 +63,10 @@ class WorkerProcess(asyncio.BufferedProtocol):
         with contextlib.suppress(ValueError):  # it has been reaped
             self._process.kill()
 
+    def read_log_from_here(self) -> None:
+        """It has loaded: what was logged until now is not why it will end."""
+        self._log_offset = log_size(self._log_path)
+
     async def end(self) -> tuple[int | None, str]:
         """Wait for it. Returns the exit code and the reason, "" if unknown."""
         try:

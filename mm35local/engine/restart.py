@@ -20,12 +20,12 @@ class DeathRow:
 
     def __init__(self, policy: RestartPolicy) -> None:
         self._policy = policy
-        self._num_deaths = 0
+        self.num_deaths = 0
 
     def next_delay(self, ready_seconds: float) -> float | None:
         """Seconds to wait after a death, the worker having been READY that long; None: give up."""
         policy = self._policy
-        self._num_deaths = 1 if ready_seconds >= policy.stable_seconds else self._num_deaths + 1
-        if self._num_deaths >= policy.max_deaths:
+        self.num_deaths = 1 if ready_seconds >= policy.stable_seconds else self.num_deaths + 1
+        if self.num_deaths >= policy.max_deaths:
             return None
-        return min(policy.first_delay_seconds * 2.0 ** (self._num_deaths - 1), policy.max_delay_seconds)
+        return min(policy.first_delay_seconds * 2.0 ** (self.num_deaths - 1), policy.max_delay_seconds)

@@ -9,9 +9,10 @@ import asyncio
 import errno
 import signal
 import socket
-from collections.abc import Generator
+from collections.abc import Coroutine, Generator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -46,7 +47,7 @@ def quiet_server(app: FastAPI) -> Server:
     """Run it with `await server.serve([listener])`; it ends with SIGINT, SIGTERM or `handle_exit`, and then returns.
 
     `app` is of `create_app`. SIGTERM lets answers under way end within a grace, while new ones are refused; SIGINT, or
-    a second signal, ends them with an error.
+    a second signal, ends them with an error. One that comes while conversations are saved leaves the rest of them.
     """
     config = uvicorn.Config(
         app,
@@ -75,15 +76,18 @@ class Server(uvicorn.Server):
         await self.on_tick(0)
         if not self.should_exit:
             await self._exit.wait()
-        await self._drain()
-        await self._service.aclose()  # so that open streams end now, and as they should
+        await self._until_hurried(self._service.drain(_GRACE_SECONDS))
+        self._hurry.clear()
+        await self._until_hurried(self._service.aclose())  # so that open streams end now, and as they should
+        await self._service.aclose()  # at once now: where a signal came before conversations were saved, they are not
 
-    async def _drain(self) -> None:
-        draining = asyncio.create_task(self._service.drain(_GRACE_SECONDS))
-        hurrying = asyncio.create_task(self._hurry.wait())
-        _done, pending = await asyncio.wait({draining, hurrying}, return_when=asyncio.FIRST_COMPLETED)
-        for task in pending:
+    async def _until_hurried(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do it, or leave it where a signal comes first."""
+        working, hurrying = asyncio.create_task(work), asyncio.create_task(self._hurry.wait())
+        await asyncio.wait({working, hurrying}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (working, hurrying):
             task.cancel()
+        await asyncio.wait({working, hurrying})
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Also for callers: asks the server to end."""

@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from mm35local.errors import (
     ContextLengthExceeded,
     EngineClosing,
+    EngineGivenUp,
     EngineLoading,
     EngineOverloaded,
     GrammarFailed,
@@ -52,6 +53,7 @@ _MAPPING: tuple[tuple[type[Mm35Error], int, str | None, int | None], ...] = (
     (EngineLoading, 503, "loading", 2),
     (EngineClosing, 503, "shutting_down", 5),
     (EngineOverloaded, 429, "overloaded", 1),
+    (EngineGivenUp, 503, "engine_failed", None),
     (WorkerDied, 503, "worker_died", 2),
     (GrammarFailed, 400, "grammar_failed", None),
     (LoadFailed, 503, "load_failed", None),

@@ -61,7 +61,8 @@ class Service:
         """Ends every request; safe to call twice."""
         await self.engine.aclose()
         if self._dialect is not None:
-            await asyncio.gather(self._dialect, return_exceptions=True)  # `status` has told of its error
+            # `status` has told of its error, and asks it still where this is cancelled.
+            await asyncio.gather(asyncio.shield(self._dialect), return_exceptions=True)
 
     @property
     def status(self) -> EngineStatus:

@@ -28,7 +28,14 @@ from mm35local.engine.api import (
 )
 from mm35local.engine.client import EngineClient
 from mm35local.engine.restart import RestartPolicy
-from mm35local.errors import ContextLengthExceeded, EngineError, EngineLoading, LoadFailed, WorkerDied
+from mm35local.errors import (
+    ContextLengthExceeded,
+    EngineError,
+    EngineGivenUp,
+    EngineLoading,
+    LoadFailed,
+    WorkerDied,
+)
 from mm35local.models.gguf_header import read_header
 from mm35local.types import FinishReason, Grammar, Prompt, SamplingParams
 
@@ -185,14 +192,22 @@ async def test_an_abort_is_quoted_from_the_log(config: EngineConfig) -> None:
 
 async def test_a_worker_that_keeps_dying_is_given_up(config: EngineConfig) -> None:
     async with running(config, RestartPolicy(first_delay_seconds=0.01, max_deaths=2)) as client:
-        kill_worker(client, signal.SIGKILL)
+        first_pid = kill_worker(client, signal.SIGKILL)
+        await until(lambda: client.worker_pid not in (None, first_pid))
+        with config.log_path.open("a") as log:
+            log.write("CUDA error: out of memory\n")  # while it loads, which it survives
         await until(lambda: client.status.num_restarts == 1 and client.status.state is EngineState.READY)
         kill_worker(client, signal.SIGKILL)
         await until(lambda: client.status.state is EngineState.FAILED)
-        assert isinstance(client.status.error, WorkerDied)
+        error = client.status.error
+        assert isinstance(error, EngineGivenUp)
+        assert (error.exit_code, error.num_deaths) == (-signal.SIGKILL, 2)
+        assert error.detail.startswith("SIGKILL")
+        assert "2 times in a row" in str(error)
+        assert "start the server again" in error.hint
         [refused] = await collect(client, (1, 2), GREEDY)
         assert isinstance(refused, Failed)
-        assert isinstance(refused.error, WorkerDied)
+        assert refused.error is error
 
 
 @pytest.mark.parametrize(("content", "reason"), [(b"no gguf at all", "magic"), (None, "No such file")])
@@ -260,6 +275,18 @@ async def test_closing_ends_everything_and_leaves_no_process(config: EngineConfi
     assert isinstance(refused.error, EngineError)
     left = {child for child in psutil.Process().children() if "resource_tracker" not in " ".join(child.cmdline())}
     assert left <= children_before
+
+
+async def test_closing_that_is_left_kills_a_worker_that_goes_on(client: EngineClient) -> None:
+    pid = kill_worker(client, signal.SIGSTOP)
+    closing = asyncio.create_task(client.aclose())
+    await asyncio.sleep(0.1)
+    assert not closing.done()
+    closing.cancel()
+    async with asyncio.timeout(2):
+        await asyncio.wait({closing})
+        await client.aclose()
+    assert not psutil.pid_exists(pid)
 
 
 async def test_closing_while_loading_or_before_starting_is_quick(config: EngineConfig) -> None:
