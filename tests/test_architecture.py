@@ -19,7 +19,7 @@ MAX_FUNCTION_LINES = 60
 MEDIAN_FILE_LINES = 120
 MEDIAN_FUNCTION_LINES = 10
 TABLES = {"mm35local/models/ggml_types.py"}
-BROAD_EXCEPTS = {"mm35local/engine/worker.py", "mm35local/server/problems.py"}
+BROAD_EXCEPTS = {"mm35local/engine/core.py", "mm35local/server/problems.py"}
 
 
 def _sources() -> list[Path]:

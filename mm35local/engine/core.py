@@ -8,18 +8,18 @@ from __future__ import annotations
 import bisect
 import math
 import time
-import traceback
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
+from mm35local.engine.admission import Admission
 from mm35local.engine.api import Cancel, CellUse, Failed, Finished, Progress, RequestEvent, Started, Submit, Tokens
 from mm35local.engine.backend import ABORTED, NO_CELLS, Backend, Chunk
-from mm35local.engine.fairness import in_turn, surplus
-from mm35local.engine.images import whole_images
+from mm35local.engine.fairness import surplus
 from mm35local.engine.kv_pool import KvPool
 from mm35local.engine.kv_store import KvStore
+from mm35local.engine.log_tail import print_survived
 from mm35local.engine.pace import Pace, PromptShare
-from mm35local.engine.prefix_cache import Hit, num_common
+from mm35local.engine.prefix_cache import Hit
 from mm35local.engine.request import Request, accept
 from mm35local.engine.restorer import Restorer
 from mm35local.engine.scheduler import is_short, num_reserved, pass_over, schedule
@@ -28,12 +28,9 @@ from mm35local.engine.timed_steps import TimedSteps, count_rows
 from mm35local.errors import DecodeFailed, EngineError, EngineOverloaded, Mm35Error, RequestError
 from mm35local.types import FinishReason, TokenLogprobs
 
-WORTH_WAITING = 32
-"""Tokens. A request that starts at once, rather than wait for a beginning that another computes, computes it again."""
-
 
 class EngineCore:
-    """Decides with `scheduler`, computes with a `Backend`, books in `request` and `kv_pool`."""
+    """Decides with `admission` and `scheduler`, computes with a `Backend`, books in `request` and `kv_pool`."""
 
     def __init__(
         self,
@@ -53,11 +50,11 @@ class EngineCore:
         self._n_ctx = n_ctx
         self._n_batch = n_batch
         self._max_waiting = max_waiting
-        self._num_slots = num_slots
         self._pace = Pace()
         self._pool = KvPool(backend, n_ctx=n_ctx, store=store)
         self._steps = TimedSteps(backend, self._pool, self._pace, self._speculator, clock)
         self._restorer = Restorer(self._pool, store)
+        self._admission = Admission(self._pool, self._restorer, n_ctx=n_ctx, num_slots=num_slots)
         self._waiting: list[Request] = []
         self._running: dict[int, Request] = {}
         self._events: list[RequestEvent] = []
@@ -176,50 +173,10 @@ class EngineCore:
             self._events.append(Failed(refused.request_id, EngineOverloaded(self._max_waiting)))
 
     def _admit(self) -> None:
-        """Start waiting requests, their clients in turn, as long as there are slots and cells.
-
-        One whose beginning is being read, or computed for another, lets others pass, to find it in the cells then.
-        """
-        if not self._waiting or len(self._running) >= self._num_slots:
-            return
-        for request in in_turn(self._waiting, self._running.values()):
-            if len(self._running) >= self._num_slots:
-                return
-            if self._restorer.is_awaited_by(request) or self._must_wait(request):
-                continue
-            hit = self._find(request)
-            if not self._has_room(request, hit):
-                return
-            self._waiting.remove(request)
-            self._start(request, hit)
-
-    def _must_wait(self, request: Request) -> bool:
-        """Is more of its prompt, by `WORTH_WAITING` tokens, about to be in the cells than is now?"""
-        if request.awaited is not None:
-            request_id, num_awaited = request.awaited
-            other = self._running.get(request_id)
-            if other is not None and other.num_computed < num_awaited:
-                return True
-            request.awaited = None
-        prompt = request.array[:-1]
-        prefilling = [other for other in self._running.values() if other.num_wanted > WORTH_WAITING]
-        shared = [(num_common(other.array[:-1], prompt), other) for other in prefilling]
-        num_awaited, other = max(shared, key=lambda pair: pair[0], default=(0, None))
-        if other is None or num_awaited < max(self._find(request).num_common, other.num_computed) + WORTH_WAITING:
-            return False
-        request.awaited = other.request_id, num_awaited
-        return True
-
-    def _find(self, request: Request) -> Hit:
-        hit = self._pool.find(request.array)
-        return Hit(hit.source, whole_images(hit.num_common, request.images))
-
-    def _has_room(self, request: Request, hit: Hit) -> bool:
-        """Do its tokens fit, beside what the running ones have and will soon need?"""
-        slots = [running.slot for running in self._running.values() if running.slot is not None]
-        num_growing = sum(num_reserved(running) - running.num_computed for running in self._running.values())
-        num_new = num_reserved(request) - hit.num_common
-        return self._pool.num_held(slots, hit) + num_growing + num_new <= self._n_ctx
+        """Start waiting requests as long as there are slots and cells."""
+        while admitted := self._admission.next(self._waiting, self._running):
+            self._waiting.remove(admitted[0])
+            self._start(*admitted)
 
     def _start(self, request: Request, hit: Hit) -> None:
         request.slot, request.num_computed = self._pool.take(hit)
@@ -242,7 +199,7 @@ class EngineCore:
     def _refuse(self, request_id: int, error: Exception) -> None:
         """One request's surprise must not take the others with it."""
         if not isinstance(error, RequestError):
-            traceback.print_exception(error)
+            print_survived(error)
             error = EngineError(f"the request could not be started: {error}")
         self._events.append(Failed(request_id, error))
 
@@ -250,6 +207,7 @@ class EngineCore:
         """Back to the queue; its tokens are its prompt then, and its sampler stays where it was."""
         self._release(request)
         self._speculator.close(request.request_id)
+        request.is_looked_up = False  # its cells may be saved before it is back
         bisect.insort(self._waiting, request, key=lambda waiting: waiting.arrival)
 
     def _prompt_share(self, streams: Sequence[Request], prompt: Request) -> PromptShare:

@@ -20,6 +20,8 @@ MOST_BYTES_AHEAD = 1 << 24
 """Of a state that is copied before anybody needs its cells: a request that comes meanwhile waits some 4 ms."""
 WORTH_RESTORING = 64
 """Tokens that a saved state must hold beyond what is in the cells. A token's cells load faster than it is computed."""
+WORTH_READING = 1 / 8
+"""Of a state they must be so much, for it is read as a whole."""
 
 
 class KvPool:
@@ -68,11 +70,16 @@ class KvPool:
         return sequence, self._cache.num_tokens(sequence)
 
     def restorable(self, tokens: Int32Array) -> Saved | None:
-        """A saved state that holds `WORTH_RESTORING` more of a prompt than the cells, and fits beside what runs."""
+        """A saved state that holds more of a prompt than the cells, by as much as it is worth reading for.
+
+        It fits beside what runs.
+        """
         saved, num_saved = self._store.find(tokens) if self._store else (None, 0)
-        if saved is None or num_saved < self.find(tokens).num_common + WORTH_RESTORING:
+        if saved is None:
             return None
-        return saved if self.num_held(self._cache.running) + len(saved.tokens) <= self._n_ctx else None
+        num_more = num_saved - self.find(tokens).num_common
+        is_worth_it = num_more >= max(WORTH_RESTORING, WORTH_READING * len(saved.tokens))
+        return saved if is_worth_it and self.num_held(self._cache.running) + len(saved.tokens) <= self._n_ctx else None
 
     def restore(self, saved: Saved, state: Bytes, num_wanted: int) -> None:
         """Put the first `num_wanted` tokens of a saved state into the cells, unless others need them all by now.

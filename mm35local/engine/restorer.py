@@ -6,7 +6,7 @@ Invariant: a request waits for at most one state, and once; what cannot be read 
 from __future__ import annotations
 
 from concurrent.futures import Future, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mm35local.engine.images import whole_images
 from mm35local.engine.kv_file import Bytes
@@ -21,14 +21,14 @@ SECONDS_TO_WAIT = 0.01
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
-    request: Request
+    request: Request | None
+    """None: whoever waited has left. The next who wants the same state does not begin again."""
     saved: Saved
     state: Future[Bytes | None]
 
-    @property
-    def num_wanted(self) -> int:
-        """So many tokens the request shares with the state, no image among them in part."""
-        return whole_images(num_common(self.saved.tokens, self.request.array), self.request.images)
+    def is_for_nobody(self, saved: Saved) -> bool:
+        """Is it that state, and does nobody wait for it any more?"""
+        return self.request is None and self.saved is saved
 
 
 class Restorer:
@@ -44,19 +44,20 @@ class Restorer:
         if request.is_looked_up or self._store is None:
             return self._reading is not None and self._reading.request is request
         saved = self._pool.restorable(request.array)
-        if saved is not None and self._reading is not None:
+        if saved is not None and self._reading is not None and not self._reading.is_for_nobody(saved):
             return True
         request.is_looked_up = True  # a state that does not help now will not a step later
         if saved is None:
             return False
-        self._reading = _Reading(request, saved, self._store.read(saved))
+        state = self._reading.state if self._reading is not None else self._store.read(saved)
+        self._reading = _Reading(request, saved, state)
         self._take_what_is_read()
         return self._reading is not None
 
     def give_up(self, request: Request) -> None:
         """It does not wait any more."""
         if self._reading is not None and self._reading.request is request:
-            self._reading = None
+            self._reading = replace(self._reading, request=None)
 
     def wait(self) -> None:
         """Up to `SECONDS_TO_WAIT` for what is being read."""
@@ -70,5 +71,10 @@ class Restorer:
         self._reading = None
         state = reading.state.result()
         self._store.book_read(reading.saved, state)
-        if state is not None:
-            self._pool.restore(reading.saved, state, reading.num_wanted)
+        if state is not None and reading.request is not None:
+            self._pool.restore(reading.saved, state, _num_wanted(reading.request, reading.saved))
+
+
+def _num_wanted(request: Request, saved: Saved) -> int:
+    """So many tokens a request shares with a state, no image among them in part."""
+    return whole_images(num_common(saved.tokens, request.array), request.images)

@@ -288,6 +288,61 @@ def test_an_engine_with_nothing_else_to_do_sleeps_while_a_state_is_read(saved: K
     assert not core.has_work
 
 
+def test_who_asks_again_gets_what_is_being_read_for_one_who_left(saved: KvStore, slow_disk: SlowDisk) -> None:
+    core = open_core(saved)
+    core.submit(Submit(1, Prompt((*PROMPT, 7)), GREEDY))
+    core.cancel(Cancel(1))
+    core.submit(Submit(2, Prompt((*PROMPT, 8)), GREEDY))
+    events = core.take_events()
+    slow_disk.gate.set()
+    while core.has_work:
+        events += core.step()
+    assert (cached(events, 2), slow_disk.num_reads) == (len(PROMPT), 1)
+    assert core.fault() is None
+
+
+def test_what_is_read_for_one_who_left_is_kept(saved: KvStore, slow_disk: SlowDisk, tmp_path: Path) -> None:
+    store = KvStore(tmp_path, b"m" * 32, disk_bytes=1 << 20, ram_bytes=1 << 20)
+    core = open_core(store)
+    core.submit(Submit(1, Prompt((*PROMPT, 7)), GREEDY))
+    core.cancel(Cancel(1))
+    slow_disk.gate.set()
+    assert slow_disk.has_read.wait(20)
+    time.sleep(0.05)
+    core.submit(Submit(2, Prompt((3, 4)), GREEDY))
+    core.submit(Submit(3, Prompt((*PROMPT, 8)), GREEDY))
+    events = core.take_events()
+    while core.has_work:
+        events += core.step()
+    assert (cached(events, 2), cached(events, 3), slow_disk.num_reads) == (0, len(PROMPT), 1)
+    assert core.fault() is None
+    store.close()
+
+
+def test_a_request_that_waits_for_room_gets_its_saved_state_then(saved: KvStore, slow_disk: SlowDisk) -> None:
+    slow_disk.gate.set()
+    core = open_core(saved)
+    core.submit(Submit(1, Prompt((9,) * 400), GREEDY))
+    core.submit(Submit(2, Prompt((*PROMPT, 7)), GREEDY))
+    events = core.take_events()
+    while core.has_work:
+        events += core.step()
+    assert (cached(events, 1), cached(events, 2)) == (0, len(PROMPT))
+    assert core.fault() is None
+
+
+@pytest.mark.parametrize(("num_shared", "num_cached"), [(140, 3), (160, 160)])
+def test_no_long_state_is_read_for_the_little_that_is_shared(tmp_path: Path, num_shared: int, num_cached: int) -> None:
+    store = KvStore(tmp_path, b"m" * 32, disk_bytes=1 << 20, ram_bytes=1 << 20)
+    core = open_thin_core(store, most_idle=1)
+    long = tuple(n % 60 + 1 for n in range(1200))
+    ask(core, long, 1)
+    ask(core, (1, 2, 3), 2)
+    assert core.num_used_cells < 100
+    assert ask(core, (*long[:num_shared], 61, 62), 3)[0] == num_cached, "an eighth of 1,204 is 150"
+    store.close()
+
+
 def test_a_request_computes_what_cannot_be_read_after_all(saved: KvStore, slow_disk: SlowDisk, tmp_path: Path) -> None:
     [path] = tmp_path.glob(f"*{kv_file.SUFFIX}")
     content = bytearray(path.read_bytes())
@@ -300,7 +355,9 @@ def test_a_request_computes_what_cannot_be_read_after_all(saved: KvStore, slow_d
     assert core.fault() is None
 
 
-def test_a_state_that_finds_no_room_any_more_is_not_restored(saved: KvStore, slow_disk: SlowDisk) -> None:
+def test_a_state_that_finds_no_room_when_it_was_read_comes_once_there_is_some(
+    saved: KvStore, slow_disk: SlowDisk
+) -> None:
     core = open_core(saved)
     core.submit(Submit(1, Prompt((*PROMPT, 7)), GREEDY))
     core.submit(Submit(2, Prompt((9,) * 400), GREEDY))
@@ -313,7 +370,7 @@ def test_a_state_that_finds_no_room_any_more_is_not_restored(saved: KvStore, slo
     while core.has_work:
         events += core.step()
     assert ended(events, 1)
-    assert cached(events, 1) == 0
+    assert cached(events, 1) == len(PROMPT)
     assert ended(events, 2)
     assert core.fault() is None
 
