@@ -28,7 +28,10 @@ from mm35local.engine.kv_file import Bytes, Int32Array
 from mm35local.engine.prefix_cache import num_common
 
 MOST_UNWRITTEN = 4
-"""States that RAM has no room for wait for the disk; while there are so many, further ones are not kept."""
+"""States that RAM has no room for wait for the disk; while there are so many, or one and as many times the bytes that
+RAM has for them, further ones are not kept."""
+LITTLE_BYTES = 1 << 20
+"""May always wait."""
 SECONDS_IN_RAM = 30.0
 """So long a state that RAM has room for is not written."""
 ABANDONED_SECONDS = 3600.0
@@ -62,7 +65,8 @@ class Saved:
 
     @property
     def ram_bytes(self) -> int:
-        return 0 if self.state is None else len(self.state)
+        state = self.state  # which the writer may drop
+        return 0 if state is None else len(state)
 
 
 class KvStore:
@@ -80,6 +84,8 @@ class KvStore:
         self._jobs: queue.Queue[Saved | None] = queue.Queue()
         self._is_urgent = threading.Event()
         """What waits is written at once."""
+        self._num_too_many_bytes = 0
+        """In RAM: what was written leaves it, until there are none."""
         self._writer = threading.Thread(target=self._write_all, name="kv-store", daemon=True)
         self._writer.start()
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="kv-store-reader")
@@ -98,11 +104,12 @@ class KvStore:
     def find(self, tokens: Int32Array) -> tuple[Saved | None, int]:
         """What shares the longest beginning with a prompt, all but its last token, and how long that is.
 
-        It is HEAD tokens, or all that a state has; of several as long the most recently used.
+        It is HEAD tokens, or all that a state has; of several as long the shortest, for a state is read as a whole, and
+        of those the most recently used.
         """
         wanted, alike = tokens[:-1], self._alike(tokens[:-1])
-        lengths = [(num_common(saved.tokens, wanted), number) for number, saved in enumerate(alike)]
-        length, number = max(lengths, default=(0, 0))
+        lengths = [(num_common(saved.tokens, wanted), -len(saved.tokens), i) for i, saved in enumerate(alike)]
+        length, _, number = max(lengths, default=(0, 0, 0))
         return (alike[number], length) if length else (None, 0)
 
     def _alike(self, tokens: Int32Array) -> list[Saved]:
@@ -124,7 +131,9 @@ class KvStore:
 
     def accepts(self, tokens: Int32Array, num_bytes: int) -> bool:
         """Would a state of that size be kept? Not one that is kept already."""
-        is_behind = len(self._unwritten) >= MOST_UNWRITTEN and self._num_unwritten_bytes > self._ram_bytes
+        num_unwritten, num_waiting = len(self._unwritten), self._num_unwritten_bytes
+        is_behind = num_unwritten >= MOST_UNWRITTEN and num_waiting > self._ram_bytes
+        is_behind |= num_unwritten > 0 and num_waiting + num_bytes > max(MOST_UNWRITTEN * self._ram_bytes, LITTLE_BYTES)
         return num_bytes <= self._disk_bytes and not is_behind and not self.covers(tokens)
 
     def covers(self, tokens: Int32Array) -> bool:
@@ -146,10 +155,11 @@ class KvStore:
 
     def read(self, saved: Saved) -> Future[Bytes | None]:
         """Its state, at once if it is in RAM; None if its file is damaged or gone. `book_read` follows."""
-        if saved.state is None:
+        state = saved.state  # which the writer may drop
+        if state is None:
             return self._reader.submit(_read, saved.path, self._mark)
         known: Future[Bytes | None] = Future()
-        known.set_result(saved.state)
+        known.set_result(state)
         return known
 
     def book_read(self, saved: Saved, state: Bytes | None) -> None:
@@ -195,16 +205,22 @@ class KvStore:
             self._give_up(self._saved[0])
 
     def _thin_out(self) -> None:
-        """Forget in RAM what does not wait for the disk, the least recently used first; where that is not enough,
-        hurry the disk."""
-        num_bytes = sum(saved.ram_bytes for saved in self._saved)
-        for saved in list(self._saved):
-            if num_bytes > self._ram_bytes and saved.put_at is None:
-                num_bytes -= saved.ram_bytes
-                saved.state = None
-                if not saved.is_on_disk:  # which failed
-                    self._give_up(saved)
-        if num_bytes > self._ram_bytes:
+        """Forget in RAM what is written and does not fit beside what is not, the least recently used first.
+
+        What is not written and takes more than all of RAM's share would leave no room for others, and soon goes: it
+        does not count. Where too much waits, hurry the disk.
+        """
+        waiting = [saved.num_bytes for saved in self._unwritten]
+        room = self._ram_bytes - sum(num_bytes for num_bytes in waiting if num_bytes <= self._ram_bytes)
+        for saved in reversed([saved for saved in self._saved if saved.ram_bytes and saved.put_at is None]):
+            if saved.ram_bytes <= room:
+                room -= saved.ram_bytes
+                continue
+            saved.state = None
+            if not saved.is_on_disk:  # which failed
+                self._give_up(saved)
+        self._num_too_many_bytes = sum(waiting) - self._ram_bytes
+        if self._num_too_many_bytes > 0:
             self._is_urgent.set()
         else:
             self._is_urgent.clear()
@@ -233,6 +249,9 @@ class KvStore:
             saved.is_on_disk = True
             if saved.is_lost:  # given up meanwhile
                 saved.path.unlink(missing_ok=True)
+            if self._num_too_many_bytes > 0:
+                self._num_too_many_bytes -= len(state)
+                saved.state = None
         except (OSError, MemoryError) as error:  # it stays in RAM, as long as there is room
             print(f"a KV state could not be saved: {error}", file=sys.stderr)
 

@@ -243,6 +243,42 @@ def test_a_disk_that_fails_costs_the_file_only(tmp_path: Path) -> None:
     store.close()
 
 
+def test_a_state_that_ram_has_no_room_for_leaves_it_once_it_is_written_and_others_stay(tmp_path: Path) -> None:
+    store = open_store(tmp_path, ram_bytes=2000)
+    for number in (1, 2):
+        store.put(ids(number, 2, 3), state_of(number, 900))
+    store.flush()
+    large = state_of(3, 9000)
+    store.put(ids(3), large)
+    gone = weakref.ref(large)
+    del large
+    until(lambda: gone() is None)
+    assert store.use == StoreUse(2, 1800, 3, 10_800)
+    assert loaded(store, ids(3, 3)) == (3, 1)
+    assert store.use == StoreUse(2, 1800, 3, 10_800), "nor does what is read push out the others"
+    store.close()
+
+
+def test_no_more_waits_for_the_disk_than_a_few_times_what_ram_has_room_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mm35local.engine.kv_store.LITTLE_BYTES", 0)
+    monkeypatch.setattr(kv_file, "write", lambda *_: time.sleep(0.3))
+    store = open_store(tmp_path, ram_bytes=1000)
+    assert store.accepts(ids(1), 90_000), "nothing waits: as large as it may be"
+    store.put(ids(1), state_of(1, 3000))
+    assert store.accepts(ids(2), 1000)
+    assert not store.accepts(ids(2), 1001)
+    store.close()
+
+
+def test_of_states_that_share_as_much_the_shortest_is_read(store: KvStore) -> None:
+    shared = range(HEAD)
+    store.put(ids(*shared, *[7] * WORTH_SAVING), state_of(1))
+    store.put(ids(*shared, *[8] * 2 * WORTH_SAVING), state_of(2))
+    assert loaded(store, ids(*shared, 9, 9)) == (1, HEAD)
+
+
 def test_what_a_process_left_half_written_is_removed_and_no_other_ones_work(tmp_path: Path) -> None:
     left, worked_on = tmp_path / "left.part", tmp_path / "worked-on.part"
     for path in (left, worked_on):
