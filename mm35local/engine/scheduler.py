@@ -3,9 +3,9 @@
 There are no phases: a request wants `len(tokens) - num_computed` tokens, and a step hands out what its budget allows.
 A decoding request wants one, so those come first and no stream starves behind a prompt; `prompt_share` bounds what
 prompts get beside them, or short ones in turn with them. The prompt with the least left comes first, but each token
-that others were given ahead of one counts as done for it: a short turn does not wait for a long prompt, and no prompt
-is passed over by more tokens than it has itself. The oldest request is never preempted, so somebody always gets to
-the end.
+that others were given ahead of one counts as done for it, until it has been given as many: a short turn does not wait
+for a long prompt, and a long one that was passed over by as many tokens as it has takes turns with short ones. The
+oldest request is never preempted, so somebody always gets to the end.
 
 Requests that come together get their first tokens first: while nothing but answers runs that have just begun, those
 wait until the short prompts of the same burst are computed, in full batches.
@@ -108,8 +108,11 @@ def is_short(request: Request, n_batch: int) -> bool:
     return request.num_prompt_tokens - request.num_cached <= n_batch and not request.num_generated
 
 
-def _is_burst(streams: Collection[Request], prompts: Collection[Request], n_batch: int) -> bool:
-    """Has every answer just begun, not long before the oldest of these prompts came that is a short one?"""
+def _is_burst(streams: Collection[Request], prompts: Sequence[Request], n_batch: int) -> bool:
+    """Has every answer just begun, not long before the oldest of these prompts came that is a short one? The prompt
+    whose turn it is must be one, too."""
+    if not prompts or not is_short(prompts[0], n_batch):
+        return False
     oldest = min((request.arrival for request in prompts if is_short(request, n_batch)), default=None)
     return oldest is not None and all(
         stream.num_generated <= JUST_BEGUN and oldest < stream.arrival + BURST for stream in streams
@@ -117,12 +120,16 @@ def _is_burst(streams: Collection[Request], prompts: Collection[Request], n_batc
 
 
 def pass_over(running: Iterable[Request], chunks: Sequence[Chunk]) -> None:
-    """Book what prompts that got less than they could take were passed over by."""
+    """Book what prompts that got less than they could take were passed over by; what they are given pays it back.
+
+    Twice: it also brings them nearer to their end, for which the next ones must be nearer yet.
+    """
     served = {chunk.request_id: len(chunk.token_ids) for chunk in chunks}
     num_given = sum(num_tokens for num_tokens in served.values() if num_tokens > 1)
     for request in running:
         if request.num_wanted > 1:
-            request.num_passed_over += num_given - served.get(request.request_id, 0)
+            own = served.get(request.request_id, 0)
+            request.num_passed_over = max(0, request.num_passed_over + num_given - own - 2 * own)
 
 
 def _prompt_order(request: Request) -> tuple[int, int]:

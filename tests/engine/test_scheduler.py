@@ -103,6 +103,35 @@ def test_a_short_prompt_goes_before_a_long_one_until_that_was_passed_over_for_it
     assert 2 < steps <= 1 + 100 // 8 + 1
 
 
+def test_short_prompts_and_one_that_was_passed_over_for_its_length_take_turns() -> None:
+    long = make_request(1, 20_000, 0, max_total=30_000)
+    long.num_passed_over = 20_000
+    given = {"long": 0, "short": 0}
+    short, num_short, longest_wait = make_request(2, 500, 0), 1, 0
+    waited = 0
+    while long.num_wanted:
+        chunks = schedule([long, short], n_batch=512, n_ctx=100_000, num_held=num_held).chunks
+        pass_over([long, short], chunks)
+        for chunk in chunks:
+            request = long if chunk.request_id == 1 else short
+            request.num_computed += len(chunk.token_ids)
+            given["long" if request is long else "short"] += len(chunk.token_ids)
+        waited += 1
+        longest_wait = max(longest_wait, waited)
+        if not short.num_wanted:
+            num_short, waited = num_short + 1, 0
+            short = make_request(1 + num_short, 500, 0)
+    assert longest_wait <= 3, "in steps"
+    assert given["short"] <= 1.1 * given["long"]
+
+
+def test_an_answer_that_has_begun_does_not_wait_for_a_long_prompt_before_a_short_one() -> None:
+    stream, long, short = make_stream(1), make_request(2, 5_000, 0, max_total=6_000), make_request(3, 20, 0)
+    long.num_passed_over = 5_000
+    plan = schedule([stream, long, short], n_batch=512, n_ctx=100_000, num_held=num_held)
+    assert [chunk.request_id for chunk in plan.chunks][:2] == [1, 2]
+
+
 def test_streams_leave_a_row_to_prompts_and_prompts_keep_to_their_budget() -> None:
     streams = [make_request(number, 11, 10) for number in range(1, 9)]
     prompt = make_request(9, 50, 0)
