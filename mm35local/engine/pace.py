@@ -64,7 +64,7 @@ class _Alone:
 
 @dataclass(slots=True)
 class _Token:
-    """What a prompt token takes."""
+    """What a prompt token takes, or a draft."""
 
     seconds: float
     measured_at: int
@@ -91,7 +91,8 @@ class Pace:
         """Seconds of plain steps to come before the next prompt tokens."""
         self._was_apart = False
         """Had the last step no streams?"""
-        self._draft_seconds: float | None = None
+        self._draft: _Token | None = None
+        """d."""
         self._num_drafts = 0.0
         """Drafts of a step, lately."""
 
@@ -107,7 +108,7 @@ class Pace:
             return
         more, least = seconds - (self._seconds_alone(num_streams) or 0.0 if num_streams else 0.0), LEAST_SHARE * seconds
         if not num_prompt_rows:
-            self._draft_seconds = _smooth(self._draft_seconds, max(least, more) / num_drafts)
+            self._draft = self._observed(self._draft, max(least, more) / num_drafts)
             return
         each = max(least, more - num_drafts * (self._draft_seconds or 0.0)) / num_prompt_rows
         if num_streams:
@@ -187,6 +188,11 @@ class Pace:
     def _observed(self, known: _Token | None, seconds: float) -> _Token:
         fresh = known.seconds if known is not None and self._is_fresh(known) else None
         return _Token(_smooth(fresh, seconds), self._num_steps)
+
+    @property
+    def _draft_seconds(self) -> float | None:
+        """d, where it was measured lately: what was dear once is tried again."""
+        return self._draft.seconds if self._draft is not None and self._is_fresh(self._draft) else None
 
     def _spare(self, num_streams: int) -> float | None:
         """Seconds that a step may take beyond what its streams take alone; None if unknown."""

@@ -208,7 +208,7 @@ class Speculator:
     def observe(self, chunk: Chunk, sampled: Sequence[int]) -> None:
         """What was sampled behind a chunk.
 
-        A guess that was not computed teaches for nothing: did its first token come?
+        What was guessed beyond the drafts teaches for nothing: did the next token come?
         """
         record = self._records.get(chunk.request_id)
         if record is None:
@@ -216,12 +216,11 @@ class Speculator:
         self._bargain.bring(len(sampled))
         if not record.draft.token_ids:
             return
-        if chunk.drafts:
-            num_drafts, num_accepted = len(chunk.drafts), len(sampled) - 1
-        else:
-            num_drafts, num_accepted = 1, int(sampled[0] == record.draft.token_ids[0])
-        self._acceptance(record).learn(num_drafts, num_accepted)
-        self._prior(record.draft.strength).learn(num_drafts, num_accepted, PRIOR_RATE)
+        num_known = min(len(record.draft.token_ids), len(sampled))
+        pairs = zip(record.draft.token_ids, sampled, strict=False)
+        num_right = next((i for i, (guess, token_id) in enumerate(pairs) if guess != token_id), num_known)
+        self._acceptance(record).learn(num_known, num_right)
+        self._prior(record.draft.strength).learn(num_known, num_right, PRIOR_RATE)
         record.draft = _NO_DRAFT
 
     def record_step(self, num_rows: int, seconds: float) -> None:

@@ -62,6 +62,14 @@ class StepCosts:
         self._slowness *= surprise**SHARED
         cost.seconds *= 1 + SMOOTHING * (surprise ** (1 - SHARED) - 1)
         cost.measured_at = self._num_steps
+        if not 1 / _MOST_SURPRISE <= self._slowness <= _MOST_SURPRISE:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Into all f(n) what s has become: noise moves the two apart, step by step, until one of them is no number."""
+        for cost in self._costs.values():
+            cost.seconds *= self._slowness
+        self._slowness = 1.0
 
     def knows(self, num_rows: int) -> bool:
         """Was a step of so many rows measured lately?"""

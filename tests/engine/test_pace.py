@@ -188,6 +188,17 @@ def test_drafts_keep_the_pace_of_the_streams_beside() -> None:
     assert pace.draft_budget(1, 0, 48) == 48, "nobody waits for it"
 
 
+def test_drafts_that_were_dear_once_are_tried_again() -> None:
+    pace = alone(2, 0.02)
+    pace.observe(2, 4, 0, 0.8)  # the first step of so many rows stalled
+    assert pace.draft_budget(2, 0, 100) == 0
+    for _ in range(NUM_FRESH + 1):
+        pace.observe(2, 0, 0, 0.02)
+    assert pace.draft_budget(2, 0, 100) == FIRST_ROWS
+    pace.observe(2, 4, 0, 0.022)
+    assert pace.draft_budget(2, 0, 100) > FIRST_ROWS
+
+
 @pytest.mark.parametrize("num_drafts", [0, 2, 10, 48])
 def test_prompts_and_drafts_share_what_a_step_may_take(num_drafts: int) -> None:
     """However many drafts the streams would have, prompts get half of it and both together no more than all."""

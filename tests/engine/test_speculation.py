@@ -270,6 +270,24 @@ def test_acceptance_is_learnt() -> None:
     assert half.later < 0.05
 
 
+def test_one_draft_a_step_tells_whether_more_would_come_true() -> None:
+    speculator = Speculator([Guesser(*range(1, 9))])
+    for num_rows in range(1, 10):
+        speculator.record_step(num_rows, 1.0)
+    chunk, request = one_row(1)
+
+    def guess(num_right: int) -> int:
+        """So many come true, of those that were computed and the next."""
+        speculator.record_step(1, 1.0)
+        [step] = speculator.add_drafts([chunk], {1: request}, 16)
+        num_confirmed = min(num_right, len(step.drafts))
+        speculator.observe(step, (*range(1, num_confirmed + 1), num_confirmed + 1 if num_confirmed < num_right else 60))
+        return len(step.drafts)
+
+    assert [guess(num_right=1) for _ in range(60)][-20:] == [1] * 20
+    assert [guess(num_right=8) for _ in range(20)][-1] > 4
+
+
 def test_drawn_tokens_keep_their_distribution() -> None:
     """Chi-square over the fake's tokens but the end, which it draws evenly: 62 degrees, 1 in 100,000 lies above 126."""
     counts = [0] * N_VOCAB

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 
 from mm35local.engine.step_costs import NUM_FRESH, REACH, Filled, StepCosts
@@ -41,6 +43,16 @@ def test_one_slow_step_counts_little_and_many_count() -> None:
     for _ in range(60):
         costs.record(1, 100.0)
     assert costs.estimates(1, 0)[0] > 50
+
+
+def test_noise_of_days_leaves_numbers_that_say_the_same() -> None:
+    """What is taken for the machine's drifts away from what is taken for a size's: 1e-304 is some hours of it."""
+    random, costs = Random(1), StepCosts()
+    costs.record(1, 1.0)
+    for _ in range(20_000):
+        costs.record(1, 0.01 * random.lognormvariate(0, 0.3))
+        assert 0.5 <= costs._slowness <= 2.0
+    assert costs.estimates(1, 0)[0] == pytest.approx(0.01, rel=0.5)
 
 
 def test_a_machine_that_gets_slower_slows_the_sizes_that_were_not_measured_since() -> None:
