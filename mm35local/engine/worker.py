@@ -53,6 +53,7 @@ from mm35local.native.buffers import BufferLog
 from mm35local.native.library import Library, version
 
 SECONDS_BETWEEN_PROGRESS = 0.1
+SECONDS_BETWEEN_REPORTS = 1.0
 MOST_RAM_BYTES = 1 << 30
 """Of saved KV states, beside those that wait for the disk."""
 
@@ -149,7 +150,7 @@ def _open_store(config: EngineConfig) -> KvStore | None:
 
 
 def _serve(core: EngineCore, tokenizing: Tokenizing, inbox: Inbox, outbox: Outbox) -> None:
-    is_open = True
+    is_open, report = True, _CellReport(core)
     while is_open:
         if not core.has_work and inbox.is_empty:
             _check_books(core)
@@ -159,15 +160,25 @@ def _serve(core: EngineCore, tokenizing: Tokenizing, inbox: Inbox, outbox: Outbo
         if commands:
             outbox.flush()
             events = [*_handle(commands, core, tokenizing), *core.take_events()]
-            outbox.put(_with_cell_use(events, core), may_hold=core.first_step_seconds <= HOLD_SECONDS)
+            outbox.put(report.added_to(events), may_hold=core.first_step_seconds <= HOLD_SECONDS)
         if core.has_work:
-            outbox.put(_with_cell_use(core.step(), core), may_hold=core.is_steady)
+            outbox.put(report.added_to(core.step()), may_hold=core.is_steady)
 
 
-def _with_cell_use(events: Sequence[WorkerEvent], core: EngineCore) -> list[WorkerEvent]:
-    """Told when requests start and end: most steps tell tokens and nothing else."""
-    has_changed = any(isinstance(event, Started | Finished | Failed) for event in events)
-    return [*events, core.cell_use] if has_changed else list(events)
+class _CellReport:
+    """How the cells are used is told when requests start and end, and once a second: most steps tell tokens only."""
+
+    def __init__(self, core: EngineCore) -> None:
+        self._core = core
+        self._due_at = 0.0
+
+    def added_to(self, events: Sequence[WorkerEvent]) -> list[WorkerEvent]:
+        has_changed = any(isinstance(event, Started | Finished | Failed) for event in events)
+        now = time.monotonic()
+        if not has_changed and now < self._due_at:
+            return list(events)
+        self._due_at = now + SECONDS_BETWEEN_REPORTS
+        return [*events, self._core.cell_use]
 
 
 def _check_books(core: EngineCore) -> None:
