@@ -67,6 +67,15 @@ class Prefill:
 
 
 @dataclass(frozen=True, slots=True)
+class Decoded:
+    """So many more tokens of the answer were sampled, some of them guessed before: what follows may be their text."""
+
+    num_tokens: int
+    num_drafted: int = 0
+    num_accepted: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Ends:
     """What follows comes at once, up to `Done`: who passes it on may do so in one piece."""
 
@@ -88,7 +97,7 @@ class Done:
     """The stop string that ended it."""
 
 
-TurnEvent = Started | Prefill | Scores | TextDelta | ThinkingDelta | ToolCallDelta | Ends | Done
+TurnEvent = Started | Prefill | Decoded | Scores | TextDelta | ThinkingDelta | ToolCallDelta | Ends | Done
 
 
 class _Events:
@@ -113,6 +122,7 @@ class _Events:
             case api.Tokens():
                 self._num_drafted += event.num_drafted
                 self._num_accepted += event.num_accepted
+                yield Decoded(len(event.token_ids), event.num_drafted, event.num_accepted)
                 deltas = self._answer.feed(event.token_ids, event.logprobs)
                 yield from _told(deltas, ends=event.is_last or self._answer.is_stopped)
             case api.Finished():

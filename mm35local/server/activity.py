@@ -5,6 +5,7 @@ Invariant: every answer, whatever its wire, passes through `watch` once and is c
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import Counter as Counts
 from collections.abc import AsyncGenerator, Iterator
@@ -32,7 +33,7 @@ class Activity:
         self._registry.register(_Gauges(self, engine))
         self._requests = self._counter("requests", "Answers asked for, by wire and outcome.", "wire", "outcome")
         self._changes = self._counter("history_changes", "Messages changed so that the model knows them.", "change")
-        self._prompt = self._counter("prompt_tokens", "Tokens of prompts, cached ones included.")
+        self._prompt = self._counter("prompt_tokens", "Tokens of prompts, computed or cached.")
         self._cached = self._counter("cached_tokens", "Tokens of prompts that were in the KV cache.")
         self._completion = self._counter("completion_tokens", "Tokens generated.")
         self._drafted = self._counter("drafted_tokens", "Tokens guessed ahead and computed.")
@@ -57,7 +58,7 @@ class Activity:
     async def watch(self, events: AsyncGenerator[TurnEvent, None], wire: str) -> AsyncGenerator[TurnEvent, None]:
         """`events` as they are; closing this closes them."""
         self._num_asked += 1
-        number, watch, outcome = self._num_asked, Stopwatch(), "cancelled"
+        number, watch, outcome = self._num_asked, Stopwatch(), ""
         self._running[number] = watch
         try:
             async with aclosing(events):
@@ -67,11 +68,15 @@ class Activity:
                     if isinstance(event, Done):
                         outcome = event.finish_reason.value
                     yield event
+        except (GeneratorExit, asyncio.CancelledError):
+            outcome = outcome or "cancelled"
+            raise
         except Mm35Error as error:
             outcome = type(error).__name__
             raise
         finally:
             del self._running[number]
+            outcome = outcome or "error"  # that nobody foresaw
             self._book(watch, wire, outcome)
             _log.info("%s: %s, %s", wire, outcome, watch.summary())
 
@@ -93,14 +98,13 @@ class Activity:
             self._queue.observe(watch.started_at - watch.asked_at)
         if watch.first_token_at is not None:
             self._first.observe(watch.first_token_at - watch.asked_at)
-        self._prompt.inc(watch.num_prompt_tokens)
+        self._prompt.inc(watch.num_computed_tokens)
         self._cached.inc(watch.num_cached_tokens)
-        if watch.usage is not None:
-            self._completion.inc(watch.usage.num_completion_tokens)
-            self._drafted.inc(watch.usage.num_drafted)
-            self._accepted.inc(watch.usage.num_accepted)
-            if watch.usage.num_completion_tokens > 1:
-                self._each.observe(watch.decode_seconds / (watch.usage.num_completion_tokens - 1))
+        self._completion.inc(watch.num_decoded)
+        self._drafted.inc(watch.num_drafted)
+        self._accepted.inc(watch.num_accepted)
+        if watch.usage is not None and watch.usage.num_completion_tokens > 1:
+            self._each.observe(watch.decode_seconds / (watch.usage.num_completion_tokens - 1))
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"mm35_{name}", text, labels, registry=self._registry)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from mm35local.chat.turn import Done, Prefill, Started, TurnEvent
+from mm35local.chat.turn import Decoded, Done, Prefill, Started, TurnEvent
 from mm35local.types import Usage
 
 
@@ -20,6 +20,10 @@ class Stopwatch:
         self.num_prompt_tokens = 0
         self.num_cached_tokens = 0
         self.num_computed_tokens = 0
+        """Of the prompt, cached ones included."""
+        self.num_decoded = 0
+        self.num_drafted = 0
+        self.num_accepted = 0
         self.usage: Usage | None = None
 
     def feed(self, event: TurnEvent) -> None:
@@ -31,10 +35,14 @@ class Stopwatch:
                 self.num_computed_tokens = event.num_cached_tokens
             case Prefill():
                 self.num_computed_tokens = event.num_computed
+            case Decoded():
+                self.first_token_at = self.first_token_at or now
+                self.num_computed_tokens = self.num_prompt_tokens
+                self.num_decoded += event.num_tokens
+                self.num_drafted += event.num_drafted
+                self.num_accepted += event.num_accepted
             case Done():
                 self.ended_at, self.usage = now, event.usage
-            case _:  # words, or that they come at once
-                self.first_token_at = self.first_token_at or now
 
     @property
     def prefill_seconds(self) -> float:

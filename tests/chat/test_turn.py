@@ -18,7 +18,7 @@ from mm35local.chat.dialect import Dialect, load_dialect
 from mm35local.chat.messages import Conversation, Message, Role
 from mm35local.chat.notes import Change, Note
 from mm35local.chat.tools import Tool, ToolCall, ToolChoice, ToolMode
-from mm35local.chat.turn import Done, Ends, Prefill, Started, Turn, TurnEvent, run_turn
+from mm35local.chat.turn import Decoded, Done, Ends, Prefill, Started, Turn, TurnEvent, run_turn
 from mm35local.engine import api
 from mm35local.errors import ContextLengthExceeded, EngineClosing, EngineLoading, RequestError, WorkerDied
 from mm35local.types import FinishReason, SamplingParams, Usage
@@ -66,7 +66,9 @@ async def test_events_in_order_and_the_end_last() -> None:
     assert events == [
         Started(NUM_PROMPT_TOKENS, 5),
         Prefill(NUM_PROMPT_TOKENS, NUM_PROMPT_TOKENS),
+        Decoded(2),
         TextDelta("H"),
+        Decoded(2),
         Ends(),
         TextDelta("é!"),
         Done(FinishReason.STOP, Usage(NUM_PROMPT_TOKENS, 4, 5), "Hé!", ""),
@@ -75,16 +77,22 @@ async def test_events_in_order_and_the_end_last() -> None:
 
 async def test_the_end_is_told_before_the_last_words_but_only_if_there_are_any() -> None:
     stopped = await run(fake(Script(steps("one twoSTOP!", 6))), Turn(HI, SamplingParams(), stops=("STOP",)))
-    assert stopped[-4:-1] == [TextDelta("one tw"), Ends(), TextDelta("o")]
+    assert stopped[-5:-1] == [TextDelta("one tw"), Decoded(6), Ends(), TextDelta("o")]
     full = await run(fake(Script(steps("abcdef", 2))), Turn(HI, SamplingParams(max_tokens=4)))
     assert full[-3:-1] == [Ends(), TextDelta("cd")]
     held = await run(fake(Script((*steps("ab STO", 6), ()))), Turn(HI, SamplingParams(), stops=("STOP",)))
-    assert held[-4:-1] == [TextDelta("ab "), Ends(), TextDelta("STO")]
+    assert held[-5:-1] == [TextDelta("ab "), Decoded(0), Ends(), TextDelta("STO")]
     silent = await run(fake(Script((*steps("ab", 2), ()))))
-    assert isinstance(silent[-2], TextDelta), "there are no words behind it"
+    assert silent[-3:-1] == [TextDelta("ab"), Decoded(0)], "there are no words behind it"
     events = run_turn(fake(Script(steps("ab", 2), error=WorkerDied(-9))), chatml(), Turn(HI, SamplingParams()))
     async with aclosing(events):
-        assert [await anext(events) for _ in range(3)][-1] == TextDelta("ab"), "for all that is known it goes on"
+        assert [await anext(events) for _ in range(4)][-1] == TextDelta("ab"), "for all that is known it goes on"
+
+
+async def test_each_step_tells_its_tokens_also_those_without_text() -> None:
+    events = await run(fake(Script(((34,), (1000, 35), (1001,)), num_drafted=4, num_accepted=3)), dialect=mistral())
+    decoded = [event for event in events if isinstance(event, Decoded)]
+    assert decoded == [Decoded(1, 4, 3), Decoded(2), Decoded(1)]
 
 
 async def test_a_start_keeps_its_time(monkeypatch: pytest.MonkeyPatch) -> None:

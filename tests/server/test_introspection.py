@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing, suppress
 from dataclasses import replace
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from mm35local.chat.turn import Decoded, Prefill, Started, TurnEvent
 from mm35local.engine.api import CellUse, StoreUse
+from mm35local.errors import WorkerDied
+from mm35local.server.activity import Activity
 from tests.fakes.engine import Script
 from tests.fakes.metadata import chatml_ids, mistral_metadata
 from tests.server.conftest import ANSWER, Here, fake_engine, listening, running, script, served_model
+
+
+def metrics(page: bytes) -> Mapping[tuple[str, ...], float]:
+    """By name and labels, these in alphabetical order."""
+    return {
+        (sample.name, *sorted(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(page.decode())
+        for sample in family.samples
+    }
 
 
 async def test_models_tell_the_context_length_under_every_name(here: Here) -> None:
@@ -60,16 +74,20 @@ async def test_a_running_answer_holds_a_slot() -> None:
     async with running(engine) as here:
         asking = asyncio.create_task(here.chat())
         async with asyncio.timeout(5):
-            while not any(slot["is_processing"] for slot in (await here.client.get("/slots")).json()):
+            while not (engine.records and engine.records[0].num_sent):
                 await asyncio.sleep(0.005)
         slots = (await here.client.get("/slots")).json()
         assert [slot["id"] for slot in slots] == [0, 1, 2, 3]
         assert [slot["is_processing"] for slot in slots] == [True, False, False, False]
-        assert slots[0]["prompt_progress"]["total"] == 21
+        progress = slots[0]["prompt_progress"]
+        assert progress["total"] == progress["processed"] == 21
         assert (slots[0]["n_ctx"], slots[0]["kv_cells_used"]) == (1024, 0)
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)
         assert not any(slot["is_processing"] for slot in (await here.client.get("/slots")).json())
+        values = metrics((await here.client.get("/metrics")).content)
+    assert values["mm35_requests_total", "cancelled", "chat"] == 1
+    assert values["mm35_completion_tokens_total",] == engine.records[0].num_sent > 0
 
 
 async def test_text_to_ids_and_back(here: Here) -> None:
@@ -118,11 +136,7 @@ async def test_metrics_count_what_was_answered() -> None:
         (slot, *_) = (await here.client.get("/slots")).json()
         page = await here.client.get("/metrics")
     assert page.headers["content-type"].startswith("text/plain")
-    values = {
-        (sample.name, *sorted(sample.labels.values())): sample.value
-        for family in text_string_to_metric_families(page.text)
-        for sample in family.samples
-    }
+    values = metrics(page.content)
     assert values["mm35_requests_total", "chat", "stop"] == 1
     assert values["mm35_requests_total", "ContextLengthExceeded", "chat"] == 1
     assert values["mm35_prompt_tokens_total",] == 21
@@ -138,6 +152,37 @@ async def test_metrics_count_what_was_answered() -> None:
     assert (slot["kv_cells_used"], slot["kv_cells_shared"]) == (300, 25)
     assert slot["kv_store"] == {"states": 3, "bytes": 5000, "ram_states": 2, "ram_bytes": 700}
     assert (values["mm35_slots",], values["mm35_ready",]) == (4, 1)
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"), [(None, "cancelled"), (WorkerDied(-9), "WorkerDied"), (KeyError("x"), "error")]
+)
+@pytest.mark.parametrize("tokens", [(), (Decoded(3, 4, 2), Decoded(1))])
+async def test_what_was_computed_counts_also_where_an_answer_has_no_end(
+    error: Exception | None, outcome: str, tokens: tuple[Decoded, ...]
+) -> None:
+    async def events() -> AsyncGenerator[TurnEvent, None]:
+        yield Started(10, 2)
+        yield Prefill(6, 10)
+        for event in tokens:
+            yield event
+        if error is not None:
+            raise error
+        yield Decoded(0)
+
+    activity, num_events = Activity(fake_engine()), 0
+    with suppress(WorkerDied, KeyError):
+        async with aclosing(activity.watch(events(), "chat")) as watched:
+            async for _ in watched:
+                num_events += 1
+                if error is None and num_events == 2 + len(tokens):
+                    break
+    values = metrics(activity.page())
+    assert values["mm35_requests_total", *sorted(("chat", outcome))] == 1
+    assert (values["mm35_prompt_tokens_total",], values["mm35_cached_tokens_total",]) == (10 if tokens else 6, 2)
+    counted = [values[f"mm35_{name}_tokens_total",] for name in ("completion", "drafted", "accepted")]
+    assert counted == ([4, 4, 2] if tokens else [0, 0, 0])
+    assert values["mm35_time_to_first_token_seconds_count",] == bool(tokens)
 
 
 @pytest.mark.parametrize("path", ["/", "/v1"])
