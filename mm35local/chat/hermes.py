@@ -15,6 +15,7 @@ from typing import Any
 from mm35local.chat.deltas import Delta, TextDelta, ToolCallDelta
 from mm35local.chat.detokenizer import Detokenizer
 from mm35local.chat.json_object import ObjectEnd
+from mm35local.chat.unicode import legal_json
 from mm35local.chat.vocabulary import Vocabulary
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
@@ -143,9 +144,9 @@ class HermesParser:
 def _read_call(body: str) -> tuple[str, str] | None:
     """Name and arguments as JSON text; some models write the arguments as a string of JSON."""
     try:
-        call: Any = json.loads(body)
+        call: Any = json.loads(legal_json(body))
         arguments = call.get("arguments", call.get("parameters", {}))
-        arguments = json.loads(arguments) if isinstance(arguments, str) else arguments
+        arguments = json.loads(legal_json(arguments)) if isinstance(arguments, str) else arguments
     except (ValueError, RecursionError):
         return None
     name = call.get("name")

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from mm35local.chat.turn import Done, Started, TurnEvent
+from mm35local.chat.unicode import legal_json
 from mm35local.server.blocks import Block, BlockEvent, Blocks, Closed, Grown, Kind, Opened
 from mm35local.server.problems import Problem
 from mm35local.server.sse import Opening, frame
@@ -119,8 +120,9 @@ def _content(block: Block) -> dict[str, Any]:
 def _input(arguments: str) -> dict[str, Any]:
     """An object even where the answer was cut short in the middle of it: nothing that came is lost."""
     try:
-        found = json.loads(arguments or "{}")
-    except ValueError:
+        found = json.loads(legal_json(arguments or "{}"))
+        json.dumps([[[[found]]]], allow_nan=False)  # deeper than in the body, which knows no infinity either
+    except (ValueError, RecursionError):
         return {"unfinished": arguments}
     return found if isinstance(found, dict) else {"value": found}
 

@@ -10,6 +10,8 @@ from mm35local.chat.messages import Effort
 
 _log = logging.getLogger(__name__)
 HEADER = "X-MM35-Note"
+MOST_CHARS = 1000
+"""Of the header, for proxies and clients take none beyond a few kilobytes; the log has the rest."""
 
 
 def note_headers(
@@ -24,5 +26,12 @@ def note_headers(
     if not notes:
         return {}
     for note in notes:
-        _log.warning("%s", note)
-    return {HEADER: "; ".join(notes).encode("ascii", "replace").decode().replace("\n", " ").replace("\r", " ")}
+        _log.warning("%s", _printable(note))
+    text = "; ".join(notes)
+    value = _printable(text[:MOST_CHARS]).encode("ascii", "replace").decode()
+    return {HEADER: value if len(text) <= MOST_CHARS else value + " ..."}
+
+
+def _printable(text: str) -> str:
+    """In one line: clients' words may be in it."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)

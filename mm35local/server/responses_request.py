@@ -6,6 +6,7 @@ that makes clients send everything again.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -21,6 +22,7 @@ from mm35local.errors import RequestError
 from mm35local.server.chat_request import arguments_text
 from mm35local.server.effort import EffortFields
 from mm35local.server.format_fields import read_format
+from mm35local.server.parsing import Items
 from mm35local.server.responses_items import unsealed
 from mm35local.server.sampling import NumLogprobs, SamplingFields, TokenLimit
 from mm35local.server.tool_fields import read_choice, read_tools
@@ -50,7 +52,7 @@ class ResponsesRequest(SamplingFields, EffortFields):
     tool_choice: Any = None
     parallel_tool_calls: bool | None = None
     text: _Text | None = None
-    include: list[str] | None = None
+    include: Items[str] | None = None
     top_logprobs: NumLogprobs = None
     metadata: dict[str, Any] | None = None
     previous_response_id: str | None = None
@@ -64,6 +66,10 @@ class ResponsesRequest(SamplingFields, EffortFields):
             if getattr(self, name):
                 hint = f"leave {name} out and send the whole conversation as input"
                 raise RequestError(f"{name}: this server keeps no responses", name, code, hint)
+        try:
+            json.dumps(self.echo, allow_nan=False)
+        except ValueError as error:
+            raise RequestError("a number in the request is infinite: a response that repeats it is no JSON") from error
         return self
 
     @property

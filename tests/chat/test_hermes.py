@@ -54,6 +54,11 @@ ADD = {"a": "ü</tool_call>", "b": [1]}
         (f"Let me see.\n\n{ONE}\n{ONE}\n", [TextDelta("Let me see."), *call(0, "add", ADD), *call(1, "add", ADD)]),
         ('<tool_call>{"name": "f", "arguments": "{\\"x\\": 1}"}</tool_call>', call(0, "f", {"x": 1})),
         ('<tool_call>{"name": "f"}', call(0, "f", {})),
+        ('<tool_call>{"name": "f", "arguments": {"x": "\\ud83d"}}</tool_call>', call(0, "f", {"x": "\ufffd"})),
+        (
+            '<tool_call>{"name": "f", "arguments": "{\\"x\\": \\"\\\\ud83d\\"}"}</tool_call>',
+            call(0, "f", {"x": "\ufffd"}),
+        ),
         ('<tool_call>{"name": "f", "arguments": {"x": "y', call(0, "f", {"x": "y"})),
         ("<tool_call>no</tool_call>", [TextDelta("<tool_call>no</tool_call>")]),
         ('<tool_call>{"a": 1}</tool_call>', [TextDelta('<tool_call>{"a": 1}</tool_call>')]),

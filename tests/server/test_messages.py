@@ -104,6 +104,36 @@ async def test_a_call_of_a_tool() -> None:
     assert found[-2]["delta"]["stop_reason"] == "tool_use"
 
 
+def calling(arguments: str) -> Script:
+    """A call of `add` in one step."""
+    return Script(((9, *(1000 + byte for byte in b"add"), 32, *(1000 + byte for byte in arguments.encode())),))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "given"),
+    [
+        ('{"a": "x\\ud83d"}', {"a": "x\ufffd"}),
+        ('{"a": 1e999}', {"unfinished": '{"a": 1e999}'}),
+        ('{"a": NaN}', {"unfinished": '{"a": NaN}'}),
+    ],
+)
+async def test_arguments_that_no_json_can_hold(arguments: str, given: dict[str, Any]) -> None:
+    async with running(fake_engine(calling(arguments)), served_model(mistral_metadata())) as here:
+        (call,) = (await ask(here, tools=TOOLS))["content"]
+    assert call["input"] == given
+
+
+async def test_arguments_of_any_depth_are_told() -> None:
+    engine = fake_engine()
+    async with running(engine, served_model(mistral_metadata())) as here:
+        for depth in (*range(930, 960), 100_000):  # of Python's limit, a part is in use
+            arguments = '{"a": ' + "[" * depth
+            for text in (arguments, arguments + "]" * depth + "}"):
+                engine.answer = lambda prompt, text=text: calling(text)  # type: ignore[misc]
+                reply = await here.client.post("/v1/messages", json={"messages": HI, "tools": TOOLS})
+                assert (reply.status_code, '"type":"tool_use"' in reply.text) == (200, True), depth
+
+
 async def test_a_history_as_agents_send_it() -> None:
     messages = [
         {"role": "user", "content": [{"type": "text", "text": "U", "cache_control": {"type": "ephemeral"}}]},

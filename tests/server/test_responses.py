@@ -139,6 +139,15 @@ async def test_what_cannot_be_done_is_named(here: Here, body: object, param: str
     assert here.engine.records == []
 
 
+@pytest.mark.parametrize("field", ['"metadata": {"a": [1e999]}', '"tools": [{"type": "x", "a": -1e999}]'])
+@pytest.mark.parametrize("stream", ["true", "false"])
+async def test_a_number_that_no_response_could_repeat_is_refused(here: Here, field: str, stream: str) -> None:
+    content = f'{{"input": "x", "stream": {stream}, {field}}}'
+    reply = await here.client.post("/v1/responses", content=content)
+    assert (reply.status_code, "infinite" in reply.json()["error"]["message"]) == (400, True)
+    assert here.engine.records == []
+
+
 async def test_an_error_in_mid_stream_fails_the_response() -> None:
     async with running(fake_engine(Script(script().steps[:2], error=WorkerDied(-9)))) as here:
         found = await events(here)
