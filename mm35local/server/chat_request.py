@@ -20,6 +20,7 @@ from mm35local.chat.turn import Turn
 from mm35local.errors import RequestError
 from mm35local.server.effort import EffortFields
 from mm35local.server.format_fields import read_format
+from mm35local.server.parsing import Items
 from mm35local.server.sampling import MAX_CHOICES, NumLogprobs, SamplingFields, StopList, StreamFields, TokenLimit
 from mm35local.server.tool_fields import read_choice, read_tools
 from mm35local.server.unsupported import refuse_unsupported, unused_notes
@@ -52,7 +53,7 @@ class WireMessage(BaseModel):
     content: Any = None
     reasoning_content: Any = None
     reasoning: Any = None
-    tool_calls: list[WireCall] | None = None
+    tool_calls: Items[WireCall] | None = None
     function_call: Any = None
     tool_call_id: str | None = None
     name: str | None = None
@@ -89,7 +90,7 @@ class WireMessage(BaseModel):
 class ChatRequest(SamplingFields, EffortFields, StreamFields):
     model_config = ConfigDict(extra="allow", allow_inf_nan=False)  # extras are looked at by `refuse_unsupported` only
 
-    messages: Annotated[list[WireMessage], Field(min_length=1)]
+    messages: Annotated[Items[WireMessage], Field(min_length=1)]
     model: str | None = None
     max_tokens: TokenLimit = None
     max_completion_tokens: TokenLimit = None

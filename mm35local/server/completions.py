@@ -24,7 +24,7 @@ from mm35local.server.chat_writer import openai_usage
 from mm35local.server.clients import client_of
 from mm35local.server.logprobs import PendingScores, completion_logprobs, num_characters
 from mm35local.server.notes import note_headers
-from mm35local.server.parsing import parse
+from mm35local.server.parsing import Items, parse
 from mm35local.server.problems import Problem
 from mm35local.server.sampling import MAX_CHOICES, NumLogprobs, SamplingFields, StopList, StreamFields, TokenLimit
 from mm35local.server.security import read_body
@@ -38,13 +38,13 @@ router = APIRouter()
 _DEFAULT_MAX_TOKENS = 16
 """OpenAI's; a raw text seldom ends by itself."""
 
-_Ids = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+_Ids = Annotated[Items[Annotated[int, Field(ge=0)]], Field(min_length=1)]
 
 
 class CompletionRequest(SamplingFields, StreamFields):
     model_config = ConfigDict(extra="allow", allow_inf_nan=False)  # extras are looked at by `refuse_unsupported` only
 
-    prompt: str | _Ids | Annotated[list[str] | list[_Ids], Field(min_length=1, max_length=MAX_CHOICES)]
+    prompt: str | _Ids | Annotated[Items[str] | Items[_Ids], Field(min_length=1, max_length=MAX_CHOICES)]
     suffix: str | None = None
     max_tokens: TokenLimit = _DEFAULT_MAX_TOKENS
     stop: StopList = ()

@@ -20,6 +20,7 @@ from mm35local.errors import RequestError
 from mm35local.server.chat_request import arguments_text
 from mm35local.server.effort import EffortFields
 from mm35local.server.format_fields import read_format
+from mm35local.server.parsing import Items
 from mm35local.server.sampling import SamplingFields, StopList, TokenLimit
 from mm35local.server.tool_fields import read_choice, read_tools
 from mm35local.types import SamplingParams
@@ -51,7 +52,7 @@ class AnthropicMessage(BaseModel):
 
 
 class MessagesRequest(SamplingFields, EffortFields):
-    messages: Annotated[list[AnthropicMessage], Field(min_length=1)]
+    messages: Annotated[Items[AnthropicMessage], Field(min_length=1)]
     model: str | None = None
     system: Any = None
     max_tokens: TokenLimit = None

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 from itertools import takewhile
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from mm35local.errors import RequestError
 
 _UNION_MEMBERS = ("str", "int", "constrained-str")
 _Model = TypeVar("_Model", bound=BaseModel)
+_Item = TypeVar("_Item")
+Items = Annotated[list[_Item], Field(fail_fast=True)]
+"""A list whose first wrong item ends the reading: an error for each of a million would take a gigabyte."""
 
 
 def parse(kind: type[_Model], body: bytes) -> _Model:
@@ -19,7 +23,7 @@ def parse(kind: type[_Model], body: bytes) -> _Model:
     try:
         return kind.model_validate_json(body)
     except ValidationError as error:
-        is_cut = error.errors()[0]["type"] == "json_invalid" and b"\\ud" in body.lower()
+        is_cut = _first(error)["type"] == "json_invalid" and b"\\ud" in body.lower()
         if not is_cut:
             raise _request_error(error) from error
     # Clients cut strings in the middle of an emoji. Half a character is no text, but no reason to fail either.
@@ -37,8 +41,12 @@ def _without_half_characters(body: bytes) -> bytes:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
 
 
+def _first(error: ValidationError) -> ErrorDetails:
+    return error.errors(include_url=False)[0]
+
+
 def _request_error(error: ValidationError) -> RequestError:
-    first = error.errors(include_url=False)[0]
+    first = _first(error)
     if first["type"] == "json_invalid":
         return RequestError(f"the body is no valid JSON: {first['ctx']['error']}", hint="send a JSON object")
     field = ".".join(map(str, takewhile(_is_place, first["loc"]))) or None

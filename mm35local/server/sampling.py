@@ -26,9 +26,16 @@ def _stop_list(stop: object) -> object:
     return [item for item in given if item != ""] if isinstance(given, list) else given
 
 
+def _few_biases(biases: object) -> object:
+    """Counted before they are read: an error for each of a million would take a gigabyte."""
+    if isinstance(biases, dict) and len(biases) > MAX_BIASES:
+        raise ValueError(f"expected at most {MAX_BIASES} tokens, found {len(biases)}")
+    return biases
+
+
 TokenLimit = Annotated[int | None, Field(ge=1, le=MAX_INT), BeforeValidator(_token_limit)]
 StopList = Annotated[
-    tuple[Annotated[str, Field(max_length=512)], ...], Field(max_length=16), BeforeValidator(_stop_list)
+    tuple[Annotated[str, Field(max_length=512)], ...], Field(max_length=16, fail_fast=True), BeforeValidator(_stop_list)
 ]
 
 
@@ -64,7 +71,7 @@ class SamplingFields(BaseModel):
     repeat_penalty: Annotated[float | None, Field(ge=0.01, le=10)] = None
     """llama.cpp's name of the same."""
     seed: Annotated[int | None, Field(ge=-(2**63), lt=2**63)] = None
-    logit_bias: Annotated[dict[TokenId, Bias] | None, Field(max_length=MAX_BIASES)] = None
+    logit_bias: Annotated[dict[TokenId, Bias] | None, BeforeValidator(_few_biases)] = None
     """Token id to what is added to its logit."""
     ignore_eos: bool | None = None
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 from mm35local.chat.vocabulary import Vocabulary
 from mm35local.errors import RequestError
 from mm35local.server.chat_request import ChatRequest
-from mm35local.server.parsing import parse
+from mm35local.server.parsing import Items, parse
 from mm35local.server.security import read_body
 from mm35local.server.service import Service
 
@@ -24,7 +24,7 @@ _IMAGE = "[IMG]"
 
 
 class TokenizeRequest(BaseModel):
-    content: str | list[str | int] = ""
+    content: str | Items[str | int] = ""
     prompt: str | None = None
     """vLLM's name of `content`."""
     add_special: bool = False
@@ -33,7 +33,7 @@ class TokenizeRequest(BaseModel):
 
 
 class DetokenizeRequest(BaseModel):
-    tokens: Annotated[list[int], Field(max_length=_MAX_IDS)]
+    tokens: Annotated[Items[int], Field(max_length=_MAX_IDS)]
 
 
 @router.post("/tokenize", response_model=None)

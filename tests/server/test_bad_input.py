@@ -9,14 +9,22 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel, ValidationError
 
-from mm35local.errors import GrammarFailed
+from mm35local.errors import EngineGivenUp, GrammarFailed, RequestError, WorkerDied
 from mm35local.server.chat_request import ChatRequest
+from mm35local.server.completions import CompletionRequest
+from mm35local.server.messages_request import MessagesRequest
+from mm35local.server.parsing import parse
 from mm35local.server.problems import to_problem
+from mm35local.server.responses_request import ResponsesRequest
 from mm35local.server.security import MAX_BODY_BYTES
+from mm35local.server.tokens import DetokenizeRequest, TokenizeRequest
 from tests.server.conftest import Here, fake_engine, listening, running
 
 MESSAGES = [{"role": "user", "content": "Hi"}]
+WRONG = [{"x": 1}] * 20_000
+CALLS = {"role": "assistant", "tool_calls": WRONG}
 
 
 def error_of(reply: Any) -> dict[str, Any]:
@@ -100,6 +108,32 @@ async def test_the_wrong_field_is_named(here: Here, body: dict[str, Any], param:
     assert here.engine.records == []
 
 
+@pytest.mark.parametrize(
+    ("kind", "body", "field", "num_members"),
+    [
+        (ChatRequest, {"messages": [*MESSAGES, *WRONG]}, "messages.1.role", 1),
+        (ChatRequest, {"messages": [*MESSAGES, CALLS]}, "messages.1.tool_calls.0.function", 1),
+        (ChatRequest, {"messages": MESSAGES, "stop": WRONG}, "stop.0", 1),
+        (ChatRequest, {"messages": MESSAGES, "logit_bias": {str(i): "x" for i in range(20_000)}}, "logit_bias", 1),
+        (MessagesRequest, {"messages": [*MESSAGES, *WRONG]}, "messages.1.role", 1),
+        (ResponsesRequest, {"input": "x", "include": WRONG}, "include.0", 1),
+        (CompletionRequest, {"prompt": [5, *WRONG]}, "prompt", 4),
+        (CompletionRequest, {"prompt": [[5, *WRONG]] * 10}, "prompt", 4),
+        (TokenizeRequest, {"content": ["x", *WRONG]}, "content", 3),
+        (DetokenizeRequest, {"tokens": [5, *WRONG]}, "tokens.1", 1),
+    ],
+)
+def test_the_first_of_many_wrong_items_ends_the_reading(
+    kind: type[BaseModel], body: dict[str, Any], field: str, num_members: int
+) -> None:
+    """`num_members` of a union that each fail once."""
+    with pytest.raises(RequestError) as caught:
+        parse(kind, json.dumps(body).encode())
+    assert caught.value.field == field
+    assert isinstance(caught.value.__cause__, ValidationError)
+    assert caught.value.__cause__.error_count() == num_members
+
+
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(
     ("content", "max_tokens", "numbers"), [("x" * 5000, None, ("1024", "5019")), ("x", 2000, ("1024", "20", "2000"))]
@@ -160,6 +194,14 @@ async def test_a_client_that_hangs_up_in_its_body_is_no_fault_of_ours(caplog: py
 def test_a_grammar_that_nothing_can_follow_is_the_client_s() -> None:
     problem = to_problem(GrammarFailed("NoExtensionBias"))
     assert (problem.status, problem.code) == (400, "grammar_failed")
+
+
+def test_an_engine_that_is_given_up_is_not_worth_another_try() -> None:
+    died, given_up = to_problem(WorkerDied(-9)), to_problem(EngineGivenUp(-9, "out of memory", 5))
+    assert (died.status, died.code, died.headers) == (503, "worker_died", {"Retry-After": "2"})
+    assert (given_up.status, given_up.code, given_up.headers) == (503, "engine_failed", {})
+    assert "out of memory; it ended 5 times in a row" in given_up.message
+    assert given_up.message.endswith("start the server again")
 
 
 JSON = st.recursive(
