@@ -8,9 +8,9 @@ from __future__ import annotations
 
 DEAR = 0.02
 """Looking that takes so large a part of a step costs something."""
-MOST_IN_VAIN = 8
+MOST_IN_VAIN = 4
 """Looks, before fewer are taken."""
-STEPS_BETWEEN = 4
+STEPS_BETWEEN = 8
 SMOOTHING = 0.1
 
 

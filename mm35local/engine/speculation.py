@@ -27,7 +27,9 @@ MIN_CHANCE = 0.2
 """A draft less likely than this is not computed, however cheap: measured costs are not exact either."""
 MIN_GAIN = 1.1
 """Drafts must promise so many times the tokens a second that a step without any gives: less is within what measured
-costs and chances are wrong by."""
+costs and chances are wrong by ..."""
+MIN_GAIN_TOGETHER = 1.25
+"""... and so many where several sequences guess: the likeliest of many chances look better than they are."""
 LEARNING_RATE = 0.2
 PRIOR_RATE = 0.05
 """Of what all requests together teach, which is where a new one starts."""
@@ -273,7 +275,8 @@ class Speculator:
         )[:room]
         seconds = self._costs.estimates(num_rows, len(rows), filled)
         num_tokens = float(len(chances))
-        best_rate, num_chosen = MIN_GAIN * num_tokens / seconds[0] / self._bargain.kept, 0
+        least_gain = MIN_GAIN if len(chances) == 1 else MIN_GAIN_TOGETHER
+        best_rate, num_chosen = least_gain * num_tokens / seconds[0] / self._bargain.kept, 0
         promised = 0.0, 0.0
         for count, ((chance, _index), cost) in enumerate(zip(rows, seconds[1:], strict=False), start=1):
             num_tokens += chance

@@ -397,7 +397,7 @@ def test_drafts_that_promise_little_are_not_computed(more_seconds: float, expect
     assert num_drafts(speculator, 1) == expected
 
 
-@pytest.mark.parametrize(("look_seconds", "expected"), [(0.001, 8 + 40 // 4), (0.00001, 48)])
+@pytest.mark.parametrize(("look_seconds", "expected"), [(0.001, 4 + 44 // 8), (0.00001, 48)])
 def test_guesses_are_looked_for_less_often_where_looking_is_dear_and_finds_nothing(
     look_seconds: float, expected: int
 ) -> None:
