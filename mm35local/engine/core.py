@@ -62,8 +62,8 @@ class EngineCore:
 
     @property
     def has_work(self) -> bool:
-        """Is there anything to compute?"""
-        return bool(self._running or self._waiting)
+        """Is there anything to compute, or on its way back from the disk?"""
+        return bool(self._running or self._waiting) or self._restorer.is_reading
 
     @property
     def is_steady(self) -> bool:

@@ -38,6 +38,11 @@ class Restorer:
         self._store = store
         self._reading: _Reading | None = None
 
+    @property
+    def is_reading(self) -> bool:
+        """Is there something to `wait` for?"""
+        return self._reading is not None
+
     def is_awaited_by(self, request: Request) -> bool:
         """Is a state that holds more of its prompt than the cells do on its way, or will it be after another one?"""
         self._take_what_is_read()
@@ -60,9 +65,11 @@ class Restorer:
             self._reading = replace(self._reading, request=None)
 
     def wait(self) -> None:
-        """Up to `SECONDS_TO_WAIT` for what is being read."""
+        """Up to `SECONDS_TO_WAIT` for what is being read. What was read for one who left is the store's to keep."""
         if self._reading is not None:
             wait([self._reading.state], SECONDS_TO_WAIT)
+            if self._reading.request is None:
+                self._take_what_is_read()
 
     def _take_what_is_read(self) -> None:
         reading = self._reading

@@ -251,6 +251,14 @@ def saved(tmp_path: Path) -> Iterator[KvStore]:
     store.close()
 
 
+def drained(core: EngineCore) -> list[RequestEvent]:
+    """What it tells until it has nothing to do."""
+    events = core.take_events()
+    while core.has_work:
+        events += core.step()
+    return events
+
+
 def cached(events: list[RequestEvent], request_id: int) -> int:
     return next(e.num_cached_tokens for e in events if isinstance(e, Started) and e.request_id == request_id)
 
@@ -285,7 +293,9 @@ def test_an_engine_with_nothing_else_to_do_sleeps_while_a_state_is_read(saved: K
     assert num_steps <= 21
     core.cancel(Cancel(1))
     assert ended(core.take_events(), 1)
-    assert not core.has_work
+    slow_disk.gate.set()
+    while core.has_work:
+        assert core.step() == []
 
 
 def test_who_asks_again_gets_what_is_being_read_for_one_who_left(saved: KvStore, slow_disk: SlowDisk) -> None:
@@ -306,14 +316,12 @@ def test_what_is_read_for_one_who_left_is_kept(saved: KvStore, slow_disk: SlowDi
     core = open_core(store)
     core.submit(Submit(1, Prompt((*PROMPT, 7)), GREEDY))
     core.cancel(Cancel(1))
+    core.take_events()
     slow_disk.gate.set()
-    assert slow_disk.has_read.wait(20)
-    time.sleep(0.05)
+    drained(core)
     core.submit(Submit(2, Prompt((3, 4)), GREEDY))
     core.submit(Submit(3, Prompt((*PROMPT, 8)), GREEDY))
-    events = core.take_events()
-    while core.has_work:
-        events += core.step()
+    events = drained(core)
     assert (cached(events, 2), cached(events, 3), slow_disk.num_reads) == (0, len(PROMPT), 1)
     assert core.fault() is None
     store.close()
