@@ -84,8 +84,8 @@ class KvStore:
         self._jobs: queue.Queue[Saved | None] = queue.Queue()
         self._is_urgent = threading.Event()
         """What waits is written at once."""
-        self._num_too_many_bytes = 0
-        """In RAM: what was written leaves it, until there are none."""
+        self._num_missing_bytes = 0
+        """That RAM has no room for: what is written leaves it, until there are none."""
         self._writer = threading.Thread(target=self._write_all, name="kv-store", daemon=True)
         self._writer.start()
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="kv-store-reader")
@@ -207,11 +207,12 @@ class KvStore:
     def _thin_out(self) -> None:
         """Forget in RAM what is written and does not fit beside what is not, the least recently used first.
 
-        What is not written and takes more than all of RAM's share would leave no room for others, and soon goes: it
-        does not count. Where too much waits, hurry the disk.
+        What takes more than all of RAM's share would leave no room for others, and goes when it is written: it does
+        not count. Where too much waits, hurry the disk.
         """
         waiting = [saved.num_bytes for saved in self._unwritten]
         room = self._ram_bytes - sum(num_bytes for num_bytes in waiting if num_bytes <= self._ram_bytes)
+        self._num_missing_bytes = max(0, -room)
         for saved in reversed([saved for saved in self._saved if saved.ram_bytes and saved.put_at is None]):
             if saved.ram_bytes <= room:
                 room -= saved.ram_bytes
@@ -219,8 +220,7 @@ class KvStore:
             saved.state = None
             if not saved.is_on_disk:  # which failed
                 self._give_up(saved)
-        self._num_too_many_bytes = sum(waiting) - self._ram_bytes
-        if self._num_too_many_bytes > 0:
+        if sum(waiting) > self._ram_bytes:
             self._is_urgent.set()
         else:
             self._is_urgent.clear()
@@ -249,8 +249,10 @@ class KvStore:
             saved.is_on_disk = True
             if saved.is_lost:  # given up meanwhile
                 saved.path.unlink(missing_ok=True)
-            if self._num_too_many_bytes > 0:
-                self._num_too_many_bytes -= len(state)
+            if len(state) > self._ram_bytes:
+                saved.state = None
+            elif self._num_missing_bytes > 0:
+                self._num_missing_bytes -= len(state)
                 saved.state = None
         except (OSError, MemoryError) as error:  # it stays in RAM, as long as there is room
             print(f"a KV state could not be saved: {error}", file=sys.stderr)

@@ -259,6 +259,15 @@ def test_a_state_that_ram_has_no_room_for_leaves_it_once_it_is_written_and_other
     store.close()
 
 
+def test_a_large_state_that_waits_pushes_out_no_small_one(tmp_path: Path) -> None:
+    store = open_store(tmp_path, ram_bytes=2000)
+    store.put(ids(1), state_of(1, 900))
+    store.put(ids(2), state_of(2, 9000))
+    until(lambda: store.use == StoreUse(1, 900, 2, 9900))
+    assert loaded(store, ids(1, 1)) == (1, 1)
+    store.close()
+
+
 def test_no_more_waits_for_the_disk_than_a_few_times_what_ram_has_room_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
