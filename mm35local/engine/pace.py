@@ -103,6 +103,8 @@ class Pace:
         if num_streams:
             self._num_drafts += SMOOTHING * (num_drafts - self._num_drafts)
             self._owed = PLAIN_SHARE * min(seconds, HOLD_SECONDS) if num_prompt_rows else self._owed - seconds
+        if num_prompt_rows and self._draft is not None:
+            self._draft.measured_at += 1  # no such step tells what a draft takes
         if not num_drafts and not num_prompt_rows:
             self._observe_alone(num_streams, seconds)
             return

@@ -199,6 +199,17 @@ def test_drafts_that_were_dear_once_are_tried_again() -> None:
     assert pace.draft_budget(2, 0, 100) > FIRST_ROWS
 
 
+def test_what_a_draft_takes_is_not_forgotten_beside_a_prompt_that_keeps_it_from_being_measured() -> None:
+    pace = alone(2, 0.02)
+    pace.observe(2, 4, 0, 0.02 + 4 * 0.004)
+    for number in range(NUM_FRESH + 1):
+        if number % 40 == 0:
+            alone(2, 0.02, pace)
+        budget = pace.draft_budget(2, 8, 100)
+        pace.observe(2, budget, 8, 0.02 + 4 * 0.004 + 8 * 0.001)
+    assert 0 < budget < FIRST_ROWS
+
+
 @pytest.mark.parametrize("num_drafts", [0, 2, 10, 48])
 def test_prompts_and_drafts_share_what_a_step_may_take(num_drafts: int) -> None:
     """However many drafts the streams would have, prompts get half of it and both together no more than all."""
