@@ -43,6 +43,7 @@ class Stopwatch:
                 self.num_accepted += event.num_accepted
             case Done():
                 self.ended_at, self.usage = now, event.usage
+                self.num_computed_tokens = self.num_prompt_tokens  # also where the first token was the end
 
     @property
     def prefill_seconds(self) -> float:

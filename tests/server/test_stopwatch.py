@@ -6,8 +6,9 @@ import time
 
 import pytest
 
-from mm35local.chat.turn import Decoded, Prefill, Started
+from mm35local.chat.turn import Decoded, Done, Prefill, Started
 from mm35local.server.stopwatch import Stopwatch
+from mm35local.types import FinishReason, Usage
 
 
 def test_a_start_that_is_told_with_the_first_token_counts_from_when_it_was() -> None:
@@ -32,3 +33,10 @@ def test_tokens_are_counted_as_they_come_and_the_first_ends_the_prompt() -> None
     assert (watch.num_decoded, watch.num_drafted, watch.num_accepted) == (4, 6, 2)
     assert watch.progress()["processed"] == watch.progress()["total"] == 10
     assert watch.first_token_at == first_at is not None
+
+
+def test_a_prompt_was_computed_also_where_its_answer_is_empty() -> None:
+    watch = Stopwatch()
+    watch.feed(Started(10, 2))
+    watch.feed(Done(FinishReason.STOP, Usage(10, 0, 2), "", ""))
+    assert (watch.num_computed_tokens, watch.first_token_at) == (10, None)
