@@ -7,7 +7,6 @@ import mmap
 import sys
 import threading
 import weakref
-from contextlib import suppress
 
 import numpy as np
 import numpy.typing as npt
@@ -57,17 +56,10 @@ class RecycledMemory:
 
 
 def _new_block(num_bytes: int) -> mmap.mmap:
-    """Pages of this process alone, and large ones where the system has them: one is had as quickly as a small one.
-
-    Raises OSError if there are none.
-    """
+    """Pages of this process alone. Raises OSError if there are none."""
     if sys.platform == "win32":
         return mmap.mmap(-1, num_bytes)
-    block = mmap.mmap(-1, num_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if sys.platform == "linux":
-        with suppress(OSError):  # a kernel built without them
-            block.madvise(mmap.MADV_HUGEPAGE)
-    return block
+    return mmap.mmap(-1, num_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
 
 def _rounded_up(num_bytes: int) -> int:
