@@ -1,7 +1,7 @@
 """Serving, side by side with peers: `python -m bench.serve --model FILE [--llama-server PATH] [--workload NAME ...]`.
 
-Every round runs each contender in turn on the same requests, each in a process of its own on loopback; the table has
-medians over the rounds and the ratio to llama-server. Only the client and the file system's cache are warmed up.
+Every round runs each contender in turn on the same requests, each in a process of its own on loopback; `serve_table`
+has medians over the rounds and the ratio to llama-server. Only the client and the file system's cache are warmed up.
 """
 
 from __future__ import annotations
@@ -9,24 +9,22 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import statistics
 import tempfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import httpx
-from rich.console import Console
-from rich.table import Table
 
 from bench import workloads
 from bench.contenders import Contender, Setting, find_llama_server, llama_cpp_server, llama_server, mm35
 from bench.results_file import RESULTS, machine
+from bench.serve_table import print_table
 from bench.streams import open_client
 from bench.workloads import Figures, Workload
 
-Samples = dict[tuple[str, str], dict[str, list[float]]]
-"""(workload, figure) to contender to one value a round."""
+Samples = dict[tuple[str, str], dict[str, dict[int, float]]]
+"""(workload, figure) to contender to round to value."""
 
 WORKLOADS: Mapping[str, Workload] = {
     "1 stream": workloads.streams(1),
@@ -47,14 +45,14 @@ def main() -> None:
     arguments = _arguments().parse_args()
     setting = Setting(arguments.model, arguments.threads)
     names = arguments.workload or [*WORKLOADS, RESTART]
-    samples: Samples = defaultdict(lambda: defaultdict(list))
+    samples: Samples = defaultdict(lambda: defaultdict(dict))
     with tempfile.TemporaryDirectory() as cache:
         contenders = _contenders(setting, Path(cache), arguments)
         for number in range(arguments.rounds):
             for name in names:
                 for contender in contenders if number % 2 == 0 else contenders[::-1]:
                     _try(samples, name, contender, number)
-    _report(arguments.name, setting, [contender.name for contender in contenders], samples)
+    _report(arguments.name, setting, arguments.rounds, samples)
 
 
 def _arguments() -> argparse.ArgumentParser:
@@ -81,10 +79,10 @@ def _contenders(setting: Setting, cache: Path, arguments: argparse.Namespace) ->
     return found
 
 
-def _try(samples: Samples, name: str, contender: Contender, seed: int) -> None:
-    """One contender's failure is told, and does not take the others' figures with it."""
+def _try(samples: Samples, name: str, contender: Contender, number: int) -> None:
+    """Round `number`. One contender's failure is told, and does not take the others' figures with it."""
     try:
-        _book(samples, name, contender, _measure(name, contender, seed))
+        _book(samples, name, contender, number, _measure(name, contender, number))
     except (ValueError, RuntimeError, httpx.HTTPError) as error:
         print(f"{contender.name}: {name}: FAILED: {error}", flush=True)
 
@@ -115,28 +113,27 @@ async def _run(workload: Workload, url: str, seed: int) -> Figures:
         return await workload(client, seed)
 
 
-def _book(samples: Samples, name: str, contender: Contender, figures: Figures | None) -> None:
+def _book(samples: Samples, name: str, contender: Contender, number: int, figures: Figures | None) -> None:
     for figure, value in (figures or {}).items():
-        samples[name, figure][contender.name].append(value)
+        samples[name, figure][contender.name][number] = value
         print(f"{contender.name}: {name}: {figure} {value:.4g}", flush=True)
 
 
-def _report(name: str, setting: Setting, contenders: Sequence[str], samples: Samples) -> None:
-    table = Table(title=f"{setting.model.name}, {setting.threads} threads, medians", box=None)
-    for column in ("workload", "figure", *contenders, "ours / llama-server"):
-        table.add_column(column, justify="left" if column in ("workload", "figure") else "right")
-    for (workload, figure), by_contender in samples.items():
-        medians = {who: statistics.median(values) for who, values in by_contender.items()}
-        cells = [f"{medians[who]:.3g}" if who in medians else "-" for who in contenders]
-        table.add_row(workload, figure, *cells, _ratio(medians))
-    Console(width=140).print(table)
+def _report(name: str, setting: Setting, num_rounds: int, samples: Samples) -> None:
+    """Into the results file, and on the terminal."""
     rows = [
-        {"workload": workload, "figure": figure, "date": machine()["date"], "samples": dict(by_contender)}
+        {
+            "workload": workload,
+            "figure": figure,
+            "date": machine()["date"],
+            "samples": {who: [by_round.get(n) for n in range(num_rounds)] for who, by_round in by_contender.items()},
+        }
         for (workload, figure), by_contender in samples.items()
     ]
     head = {"model": setting.model.name, "threads": setting.threads, "machine": machine()}
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps({**head, "rows": [*_other_rows(path, setting, rows), *rows]}, indent=2) + "\n")
+    print_table({**head, "rows": rows})
 
 
 def _other_rows(path: Path, setting: Setting, rows: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:
@@ -149,11 +146,6 @@ def _other_rows(path: Path, setting: Setting, rows: Sequence[Mapping[str, object
         return []
     fresh = {row["workload"] for row in rows}
     return [row for row in known["rows"] if row["workload"] not in fresh]
-
-
-def _ratio(medians: Mapping[str, float]) -> str:
-    theirs = medians.get("llama-server")
-    return f"{medians['mm35local'] / theirs:.3g}" if theirs and "mm35local" in medians else "-"
 
 
 if __name__ == "__main__":
