@@ -41,14 +41,14 @@ def print_table(document: Mapping[str, Any]) -> None:
 
 
 def _ratio(samples: Mapping[str, Rounds]) -> str:
-    pairs = zip(samples.get(OURS, ()), samples.get(PEER, ()), strict=True) if {OURS, PEER} <= samples.keys() else ()
+    pairs = zip(samples.get(OURS, ()), samples.get(PEER, ()), strict=False)  # none, where one was not asked
     ratios = [ours / theirs for ours, theirs in pairs if ours is not None and theirs]
     return f"{statistics.median(ratios):.3g}" if ratios else "-"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", default=["serve", "serve-pocket"], metavar="NAME")
+    parser.add_argument("names", nargs="*", default=["serve", "serve-q4_0", "serve-pocket"], metavar="NAME")
     for name in parser.parse_args().names:
         print_table(json.loads((RESULTS / f"{name}.json").read_text()))
 
